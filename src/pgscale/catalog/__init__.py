@@ -1,0 +1,1 @@
+"""pg_catalog as typed facts. Reads only."""

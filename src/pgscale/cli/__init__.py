@@ -1,0 +1,5 @@
+"""The command line: parse → command → render."""
+
+from pgscale.cli.app import main
+
+__all__ = ["main"]

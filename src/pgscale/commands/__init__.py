@@ -1,0 +1,1 @@
+"""One plain function per use case, returning a Report: the composition root."""

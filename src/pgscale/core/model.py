@@ -99,3 +99,12 @@ Watch: TypeAlias = Callable[[Progress], None]
 def ignore_progress(progress: Progress) -> None:
     """The watcher of nobody."""
     del progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a command answers: one JSON document, the same for a person, and the exit code."""
+
+    data: Json
+    text: str
+    exit_code: int = 0

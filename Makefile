@@ -1,0 +1,59 @@
+# Everything a contributor runs. Needs make and Python 3.11 or later; the rest lands in .venv and .servers.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TYPED := src tools
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+SOAK_ROUNDS ?= 20
+SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
+# Expanded once: what is printed is what runs.
+SOAK_SEED := $(SOAK_SEED)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo servers check test soak bench-partition format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## Create .venv with pgscale, its demo and its development tools
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make env: there is no '$(PYTHON)'; install Python 3.11 or later, or name one: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make env: '$(PYTHON)' is older than 3.11; name a newer one: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make env: '$(PYTHON)' cannot create virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	@touch $@
+
+demo: env ## Partition a live table on a server of its own, in front of your eyes
+	$(BIN)/pgscale demo
+
+servers: env ## Find or install the PostgreSQL servers and the PgBouncer the tests run against
+	$(BIN)/python tools/servers.py ensure
+
+check: env ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+test: servers ## The tests, on every server found
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not soak' $(PYTEST_ARGS)
+
+soak: servers ## Long random rounds; SOAK_ROUNDS= and SOAK_SEED= repeat one
+	@echo "SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED)"
+	SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m soak -s -o timeout=0 $(PYTEST_ARGS)
+
+bench-partition: env ## Measure partitioning against the physical floor
+	$(BIN)/python tools/bench_partition.py $(BENCH_ARGS)
+
+format: env ## Format, and fix what ruff can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove .venv, .servers and caches
+	rm -rf $(VENV) .servers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m pgscale`."""
+
+from pgscale.cli import main
+
+main()

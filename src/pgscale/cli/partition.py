@@ -1,0 +1,182 @@
+"""`pgscale partition`: one handler a verb."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import click
+
+from pgscale.cli.progress import watching
+from pgscale.commands import partition as commands
+from pgscale.core.model import Report
+from pgscale.core.units import parse_duration_s
+from pgscale.partition import Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType):
+    """`250ms`, `1s`, `2min`: seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration_s(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+
+def common(function: F) -> F:
+    """--dsn and --json, which every verb has."""
+    function = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")(function)
+    return click.option("--dsn", help="Connection string or URL.")(function)
+
+
+def goal(function: F) -> F:
+    """The options that say what is wanted, shared by plan and run."""
+    decorators = (
+        click.option(
+            "--by",
+            required=True,
+            help="hash:COL[,COL], range:COL:day|week|month|quarter|year|STEP, or list:COL.",
+        ),
+        click.option("--partitions", type=int, help="Number of hash partitions."),
+        click.option("--values", help="List values with a partition of their own, comma-separated."),
+        click.option("--workers", type=int, help="Parallel copy workers; the pace decides when not given."),
+        click.option(
+            "--pace",
+            type=click.Choice(["gentle", "normal", "fast"]),
+            default="normal",
+            show_default=True,
+            help="How much the application may feel.",
+        ),
+        click.option("--max-block", type=DURATION, default="1s", show_default=True, help="Longest cut-over lock."),
+        click.option(
+            "--lock-timeout", type=DURATION, default="100ms", show_default=True, help="Longest wait for a lock."
+        ),
+        click.option(
+            "--max-replica-lag", type=DURATION, default="10s", show_default=True, help="Hold above this lag."
+        ),
+        click.option(
+            "--chunk-target", type=DURATION, default="250ms", show_default=True, help="Longest time of a chunk."
+        ),
+        click.option(
+            "--verify",
+            type=click.Choice(["full", "none"]),
+            default="full",
+            show_default=True,
+            help="Compare every row before the cut-over.",
+        ),
+        click.option("--accept-key-change", is_flag=True, help="Unique keys may grow by the partition key."),
+        click.option("--no-default", is_flag=True, help="Make no DEFAULT partition for rows outside all bounds."),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def _options(given: dict[str, Any], *, cutover: bool = True) -> Options:
+    values = given["values"]
+    return Options(
+        by=given["by"],
+        partitions=given["partitions"],
+        values=tuple(v.strip() for v in values.split(",")) if values else (),
+        workers=given["workers"],
+        pace=given["pace"],
+        max_block_s=given["max_block"],
+        lock_timeout_s=given["lock_timeout"],
+        max_replica_lag_s=given["max_replica_lag"],
+        chunk_target_s=given["chunk_target"],
+        verify=given["verify"],
+        accept_key_change=given["accept_key_change"],
+        cutover=cutover,
+        default_partition=not given["no_default"],
+    )
+
+
+def _render(report: Report, as_json: bool) -> None:
+    click.echo(json.dumps(report.data, ensure_ascii=False) if as_json else report.text)
+    if report.exit_code:
+        sys.exit(report.exit_code)
+
+
+@click.group()
+def partition() -> None:
+    """Turn a live table into a partitioned one: nobody stopped, nothing lost.
+
+    \b
+    Example:
+      pgscale partition plan public.events --by range:created_at:month
+      pgscale partition run  public.events --by range:created_at:month
+      pgscale partition finish public.events
+    """
+
+
+@partition.command()
+@click.argument("table")
+@goal
+@click.option("--verbose", is_flag=True, help="Every statement of every step.")
+@common
+def plan(table: str, dsn: str | None, as_json: bool, verbose: bool, **given: Any) -> None:
+    """Show every step with its SQL, lock, longest wait, undo and reason. Changes nothing.
+
+    Example: pgscale partition plan public.accounts --by hash:id --partitions 16
+    """
+    _render(commands.plan(dsn, table, _options(given), verbose=verbose), as_json)
+
+
+@partition.command()
+@click.argument("table")
+@goal
+@click.option("--no-cutover", is_flag=True, help="Stop before the swap and keep applying until `cutover`.")
+@common
+def run(table: str, dsn: str | None, as_json: bool, no_cutover: bool, **given: Any) -> None:
+    """Prepare, copy, apply, verify every row, cut over.
+
+    Example: pgscale partition run public.events --by range:created_at:month --workers 4
+    """
+    options = _options(given, cutover=not no_cutover)
+    with watching() as watch:
+        report = commands.run(dsn, table, options, watch)
+    _render(report, as_json)
+
+
+def _verb(name: str, command: Callable[..., Report], doc: str, *, watched: bool = True) -> None:
+    @click.argument("table")
+    @common
+    def handler(table: str, dsn: str | None, as_json: bool) -> None:
+        if watched:
+            with watching() as watch:
+                report = command(dsn, table, watch)
+        else:
+            report = command(dsn, table)
+        _render(report, as_json)
+
+    handler.__doc__ = f"{doc}\n\nExample: pgscale partition {name} public.events"
+    partition.command(name)(cast("Callable[..., None]", handler))
+
+
+_verb("cutover", commands.cutover, "Order the swap of a run started with --no-cutover.")
+_verb("pause", commands.pause, "Hold a live run after its present chunk.", watched=False)
+_verb("resume", commands.resume, "Let a paused run go on, or take over a run whose process died.")
+_verb("abort", commands.abort, "Before the cut-over: the table as it was, no trace.")
+_verb("undo", commands.undo, "After the cut-over: back to the old table with every write made since.")
+_verb("finish", commands.finish, "After the cut-over: drop the retained table and all traces.")
+
+
+@partition.command()
+@click.argument("table", required=False)
+@common
+def status(table: str | None, dsn: str | None, as_json: bool) -> None:
+    """Show the runs of the database, or of one table.
+
+    Example: pgscale partition status public.events --json
+    """
+    _render(commands.status(dsn, table), as_json)

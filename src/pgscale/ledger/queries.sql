@@ -1,0 +1,71 @@
+-- name: exists
+SELECT pg_catalog.to_regclass('pgscale.run') IS NOT NULL;
+
+-- name: select_runs
+SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.state, r.phase, r.plan::text AS plan,
+  r.request, r.note, r.rows_copied, r.rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
+  r.busy_s::float8 AS busy_s, r.started_at, r.heartbeat_at,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid
+FROM pgscale.run r
+WHERE %(oid)s::int8 IS NULL OR r.table_oid = %(oid)s::int8 OR r.new_oid = %(oid)s::int8
+ORDER BY r.id;
+
+-- name: insert_run
+INSERT INTO pgscale.run (table_oid, table_schema, table_name, strategy, state, phase, plan)
+VALUES (%(table_oid)s::int8, %(schema)s::text, %(name)s::text, %(strategy)s::text, 'running', 'prepare', %(plan)s::jsonb)
+RETURNING id;
+
+-- name: set_state
+UPDATE pgscale.run SET state = %(state)s::text, note = %(note)s::text, request = NULL WHERE id = %(run_id)s::int8;
+
+-- name: set_phase
+UPDATE pgscale.run SET phase = %(phase)s::text WHERE id = %(run_id)s::int8;
+
+-- name: set_request
+UPDATE pgscale.run SET request = %(request)s::text WHERE id = %(run_id)s::int8;
+
+-- name: set_new_oid
+UPDATE pgscale.run SET new_oid = pg_catalog.to_regclass(%(name)s::text)::oid::int8 WHERE id = %(run_id)s::int8;
+
+-- name: heartbeat
+UPDATE pgscale.run SET heartbeat_at = pg_catalog.clock_timestamp(), owner_pid = pg_catalog.pg_backend_pid(),
+  busy_s = busy_s + %(busy_s)s::float8, note = %(note)s::text
+WHERE id = %(run_id)s::int8 RETURNING request;
+
+-- name: add_applied
+UPDATE pgscale.run SET rows_applied = rows_applied + %(rows)s::int8 WHERE id = %(run_id)s::int8;
+
+-- name: set_parity
+UPDATE pgscale.run SET rows_checked = %(rows)s::int8, mismatches = %(mismatches)s::int8 WHERE id = %(run_id)s::int8;
+
+-- name: add_attempt
+UPDATE pgscale.run SET attempts = attempts + 1,
+  blocked_ms = GREATEST(blocked_ms, %(blocked_ms)s::float8) WHERE id = %(run_id)s::int8;
+
+-- name: delete_run
+DELETE FROM pgscale.run WHERE id = %(run_id)s::int8;
+
+-- name: done_steps
+SELECT step_id FROM pgscale.step WHERE run_id = %(run_id)s::int8;
+
+-- name: mark_step
+INSERT INTO pgscale.step (run_id, step_id, duration_s) VALUES (%(run_id)s::int8, %(step_id)s::text, %(duration_s)s::float8)
+ON CONFLICT (run_id, step_id) DO NOTHING;
+
+-- name: insert_chunk
+INSERT INTO pgscale.chunk (run_id, phase, first_page, last_page, row_count)
+VALUES (%(run_id)s::int8, %(phase)s::text, %(first)s::int8, %(last)s::int8, %(rows)s::int8);
+
+-- name: select_chunks
+SELECT first_page, last_page, row_count FROM pgscale.chunk
+WHERE run_id = %(run_id)s::int8 AND phase = %(phase)s::text ORDER BY first_page, last_page;
+
+-- name: delete_chunks
+DELETE FROM pgscale.chunk WHERE run_id = %(run_id)s::int8 AND phase LIKE %(phase)s::text;
+
+-- name: sum_chunks
+SELECT COALESCE(pg_catalog.sum(row_count), 0)::int8 FROM pgscale.chunk
+WHERE run_id = %(run_id)s::int8 AND phase = %(phase)s::text;
+
+-- name: set_rows_copied
+UPDATE pgscale.run SET rows_copied = %(rows)s::int8 WHERE id = %(run_id)s::int8;

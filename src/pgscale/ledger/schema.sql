@@ -1,0 +1,39 @@
+CREATE SCHEMA IF NOT EXISTS pgscale;
+CREATE TABLE IF NOT EXISTS pgscale.run (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  table_oid bigint NOT NULL UNIQUE,
+  new_oid bigint,
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  strategy text NOT NULL,
+  state text NOT NULL,
+  phase text NOT NULL,
+  plan jsonb NOT NULL,
+  request text,
+  note text NOT NULL DEFAULT '',
+  rows_copied bigint NOT NULL DEFAULT 0,
+  rows_applied bigint NOT NULL DEFAULT 0,
+  rows_checked bigint NOT NULL DEFAULT 0,
+  mismatches bigint NOT NULL DEFAULT 0,
+  attempts int NOT NULL DEFAULT 0,
+  blocked_ms float8 NOT NULL DEFAULT 0,
+  busy_s float8 NOT NULL DEFAULT 0,
+  started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  heartbeat_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  owner_pid int
+) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS pgscale.step (
+  run_id bigint NOT NULL REFERENCES pgscale.run ON DELETE CASCADE,
+  step_id text NOT NULL,
+  finished_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  duration_s float8 NOT NULL,
+  PRIMARY KEY (run_id, step_id)
+);
+CREATE TABLE IF NOT EXISTS pgscale.chunk (
+  run_id bigint NOT NULL REFERENCES pgscale.run ON DELETE CASCADE,
+  phase text NOT NULL,
+  first_page bigint NOT NULL,
+  last_page bigint NOT NULL,
+  row_count bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS chunk_run_phase ON pgscale.chunk (run_id, phase);

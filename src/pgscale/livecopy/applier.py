@@ -1,0 +1,194 @@
+"""Bring what changed: take captured keys, delete their rows from the target, insert them as they stand now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import psycopg
+
+from pgscale.connect.session import APPLIER, Session
+from pgscale.ledger import store
+from pgscale.livecopy import ddl
+from pgscale.livecopy.model import Pair
+from pgscale.livecopy.work import Rate, Work, execute, explain, progress, tid
+
+# Uniqueness and exclusion: a row that is brought may meet one that is itself waiting to be changed.
+COLLISIONS = frozenset({"23505", "23P01"})
+LAST_PAGE = 4_294_967_295
+
+
+class Applier:
+    """One session that applies one direction. Not for several threads at once.
+
+    Args:
+        statements: the plan's three apply statements.
+    """
+
+    MOST_PAGES, SHRINK_PAGES = 512, 2_048
+
+    def __init__(self, work: Work, pair: Pair, statements: Sequence[str]) -> None:
+        self.work, self.pair = work, pair
+        self.take, self.delete, self.bring = statements
+        self.session: Session = work.open(APPLIER)
+        self.session.execute(ddl.batch_table(pair).encode())
+        self._pages = 8
+        self._dirty_pages = 0
+        self.applied = 0
+
+    def close(self) -> None:
+        self.session.close()
+
+    def backlog_pages(self) -> int:
+        row = execute(self.session, ddl.pages_of(self.pair.log)).fetchone()
+        return int(row[0]) if row else 0
+
+    def round(self, phase: str | None = None, rate: Rate | None = None) -> int:
+        """Apply everything visible in the log when the round began; return the number of keys.
+
+        Locks: ACCESS SHARE on the source, ROW EXCLUSIVE on the target, for one batch at a time.
+        """
+        total, keys, first = self.backlog_pages(), 0, 0
+        if self._clear_after_truncate():
+            keys += 1
+        while first < total and not self.work.stop.is_set():
+            self.work.throttle.wait(self.work.stop)
+            started = time.monotonic()
+            pages = self._pages
+            last = LAST_PAGE if first + pages >= total else first + pages
+            taken = self._batch(first, last)
+            took = time.monotonic() - started
+            keys += taken
+            # Aim at the pace's chunk, by the time a batch really took.
+            target = max(self.work.throttle.chunk_s, 0.02)
+            if taken:
+                wanted = pages * target / max(took, 1e-3)
+                self._pages = int(min(max(wanted, pages / 4, 1), pages * 2, self.MOST_PAGES))
+                self._dirty_pages += min(pages, total)
+            first = last
+            if phase is not None and rate is not None:
+                self.applied += taken
+                progress(self.work, phase, self.applied, None, rate, unit="keys")
+            if taken:
+                self.work.throttle.rest(took, self.work.stop)
+        self._keep_log_small(total)
+        return keys
+
+    def _batch(self, first: int, last: int) -> int:
+        try:
+            return self._transaction(first, last, evict=False)
+        except psycopg.Error as error:
+            if error.sqlstate not in COLLISIONS:
+                raise
+        return self._transaction(first, last, evict=True)
+
+    def _transaction(self, first: int, last: int, *, evict: bool) -> int:
+        with self.session.transaction():
+            self.session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            # The source before the target, as the verifier does; and before the snapshot is taken.
+            execute(self.session, ddl.lock_to_read(self.pair.source))
+            store.lock_work(self.session, self.work.oid)
+            self._truncate_if_marked()
+            taken = self._drain(first, last, evict=evict)
+            if taken:
+                store.execute(self.session, "add_applied", run_id=self.work.run_id, rows=taken)
+            return taken
+
+    def drain_all(self) -> int:
+        """Apply the whole log in one transaction, while somebody else keeps writers out; return the keys."""
+        return self._batch(0, LAST_PAGE)
+
+    def _drain(self, first: int, last: int, *, evict: bool) -> int:
+        taken = execute(self.session, self.take, tid(first), f"({last},65535)" if last == LAST_PAGE else tid(last))
+        if not taken.rowcount:
+            return 0
+        for setting in ddl.PROBE_BY_KEY:
+            self.session.execute(setting)
+        if evict:
+            execute(self.session, ddl.evict(self.pair))
+        execute(self.session, self.delete)
+        execute(self.session, self.bring)
+        return taken.rowcount
+
+    def _truncate_if_marked(self) -> bool:
+        if not execute(self.session, ddl.take_truncated(self.pair)).rowcount:
+            return False
+        execute(self.session, ddl.truncate_target(self.pair))
+        return True
+
+    def _clear_after_truncate(self) -> bool:
+        with self.session.transaction():
+            execute(self.session, ddl.lock_to_read(self.pair.source))
+            store.lock_work(self.session, self.work.oid)
+            return self._truncate_if_marked()
+
+    def _keep_log_small(self, total: int) -> None:
+        """Let the log's space be used again; give a long empty log's space back, in one short attempt."""
+        if self._dirty_pages < 64 or self.work.stop.is_set():
+            return
+        self._dirty_pages = 0
+        self.session.execute(ddl.vacuum_log(self.pair).encode())
+        if total < self.SHRINK_PAGES:
+            return
+        try:
+            with self.session.transaction():
+                self.session.execute("SET LOCAL lock_timeout = '50ms'")
+                execute(self.session, ddl.lock_log(self.pair))
+                row = execute(self.session, ddl.has_log(self.pair)).fetchone()
+                if row and not row[0]:
+                    execute(self.session, ddl.truncate_log(self.pair))
+        except psycopg.errors.LockNotAvailable:
+            # Somebody writes; the next round tries again.
+            self._dirty_pages = 64
+
+    def catch_up(self, phase: str, few: int = 1_000) -> None:
+        """Apply in rounds until fewer than `few` keys are waiting.
+
+        Raises:
+            InterruptedRunError: the run is being stopped.
+        """
+        rate = Rate()
+        while True:
+            self.round(phase, rate)
+            self.work.check()
+            row = execute(self.session, ddl.count_log(self.pair, few)).fetchone()
+            if row and int(row[0]) < few:
+                return
+
+
+class InBackground:
+    """Keeps an applier going in a thread while something else happens; raises its failure at the end."""
+
+    IDLE_S = 0.1
+
+    def __init__(self, applier: Applier) -> None:
+        self.applier = applier
+        self._end = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end.set()
+        self._thread.join()
+        if self._failure is not None and exc[0] is None:
+            raise explain(self._failure)
+
+    def check(self) -> None:
+        """Raise the thread's failure if it has one."""
+        if self._failure is not None:
+            raise explain(self._failure)
+
+    def _run(self) -> None:
+        try:
+            while not (self._end.is_set() or self.applier.work.stop.is_set()):
+                if self.applier.round() == 0:
+                    self._end.wait(self.IDLE_S)
+        except BaseException as error:  # noqa: BLE001 because it is raised again by __exit__ or check
+            self._failure = error
+            self.applier.work.stop.set()

@@ -1,0 +1,99 @@
+"""Copy the rows by page ranges and remove those that changed meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from pgscale.connect.session import WORKER
+from pgscale.ledger import store
+from pgscale.livecopy import ddl
+from pgscale.livecopy.chunks import ChunkSize, PageQueue
+from pgscale.livecopy.model import Pair
+from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
+
+
+def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
+    """Copy what the ledger does not have as copied yet; every chunk and its ledger row are one transaction.
+
+    Args:
+        statement: the plan's copy statement, $1 and $2 the page range's TIDs.
+        pages: pages of the source when capture began; later rows are in the log.
+        workers: parallel sessions.
+
+    Returns:
+        Rows copied in all, earlier attempts of this run included.
+
+    Locks: ACCESS SHARE on the source, for one chunk at a time.
+    """
+    with work.open(WORKER) as session:
+        chunks = store.read_chunks(session, work.run_id, "copy")
+    queue = PageQueue(pages, [(first, last) for first, last, _ in chunks])
+    counts = [sum(rows for _, _, rows in chunks)] + [0] * workers
+    rate = Rate()
+
+    def body(number: int) -> None:
+        size = ChunkSize(work.throttle.chunk_s)
+        with work.open(WORKER) as session:
+            while not work.stop.is_set():
+                work.throttle.wait(work.stop)
+                chunk = queue.take(size.pages)
+                if chunk is None:
+                    return
+                first, last = chunk
+                started = time.monotonic()
+                with session.transaction():
+                    store.lock_work(session, work.oid)
+                    rows = execute(session, statement, tid(first), tid(last)).rowcount
+                    store.execute(
+                        session,
+                        "insert_chunk",
+                        run_id=work.run_id,
+                        phase="copy",
+                        first=first,
+                        last=last,
+                        rows=rows,
+                    )
+                size.learn(last - first, time.monotonic() - started)
+                queue.finish(last - first)
+                counts[number] += rows
+                progress(work, "copy", queue.finished, pages, rate, unit="pages", workers=workers)
+                work.throttle.worked(started, work.stop)
+
+    in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
+    return sum(counts)
+
+
+def scrub(work: Work, pair: Pair, statements: Sequence[str], step_id: str, workers: int) -> None:
+    """Remove from the unindexed copy every row whose key was captured; after a TRUNCATE, every row.
+
+    One transaction a leaf, each marked in the ledger; nothing happens where no key was captured.
+    """
+    with work.open(WORKER) as session:
+        done = store.done_steps(session, work.run_id)
+        with session.transaction():
+            store.lock_work(session, work.oid)
+            if execute(session, ddl.take_truncated(pair)).rowcount:
+                execute(session, ddl.truncate_target(pair))
+        row = execute(session, ddl.has_log(pair)).fetchone()
+    if not (row and row[0]):
+        return
+    queue = PageQueue(len(statements))
+    rate = Rate()
+
+    def body() -> None:
+        with work.open(WORKER) as session:
+            while not work.stop.is_set() and (item := queue.take(1)):
+                work.throttle.wait(work.stop)
+                mark = f"{step_id}:{item[0]}"
+                started = time.monotonic()
+                if mark not in done:
+                    with session.transaction():
+                        store.lock_work(session, work.oid)
+                        execute(session, statements[item[0]])
+                        store.execute(session, "mark_step", run_id=work.run_id, step_id=mark, duration_s=0.0)
+                queue.finish(1)
+                progress(work, "scrub", queue.finished, len(statements), rate, unit="items")
+                work.throttle.worked(started, work.stop)
+
+    in_parallel(work, [body] * workers)

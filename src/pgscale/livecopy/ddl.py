@@ -1,0 +1,394 @@
+"""Compose the SQL that captures, copies, applies and verifies. Pure: values in, SQL text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import LiteralString, cast
+
+from psycopg import sql
+
+from pgscale.core.model import QName
+from pgscale.livecopy.model import KeyColumn, Pair
+
+CAPTURE_EVENTS: tuple[tuple[LiteralString, LiteralString, LiteralString], ...] = (
+    ("_pgscale_i", "INSERT", "REFERENCING NEW TABLE AS pgscale_new "),
+    ("_pgscale_u", "UPDATE", "REFERENCING OLD TABLE AS pgscale_old NEW TABLE AS pgscale_new "),
+    ("_pgscale_d", "DELETE", "REFERENCING OLD TABLE AS pgscale_old "),
+    ("_pgscale_t", "TRUNCATE", ""),
+)
+
+# What a transaction that probes by key must not do: read whole tables because statistics are missing.
+PROBE_BY_KEY = (
+    "SET LOCAL enable_seqscan = off",
+    "SET LOCAL enable_hashjoin = off",
+    "SET LOCAL enable_mergejoin = off",
+)
+
+
+def text(composed: sql.Composable) -> str:
+    """Return the statement as text. Parameters are written $1, $2: `%` in a name stays a plain character."""
+    return composed.as_string(None)
+
+
+def ident(name: str) -> sql.Identifier:
+    return sql.Identifier(name)
+
+
+def qualified(name: QName) -> sql.Identifier:
+    return sql.Identifier(name.schema, name.name)
+
+
+def trusted(definition: str) -> sql.SQL:
+    """Take a definition the server itself deparsed (pg_get_…def) as SQL; never use it for user input."""
+    return sql.SQL(cast(LiteralString, definition.replace("{", "{{").replace("}", "}}")))
+
+
+def names(columns: Iterable[str], prefix: str = "") -> sql.Composed:
+    """Return a comma-separated list of quoted column names, each behind `prefix.`."""
+    return sql.SQL(", ").join(sql.Identifier(prefix, c) if prefix else sql.Identifier(c) for c in columns)
+
+
+def _keys(pair: Pair) -> tuple[str, ...]:
+    return tuple(k.name for k in (*pair.identity, *pair.placement))
+
+
+def _identity(pair: Pair) -> tuple[str, ...]:
+    return tuple(k.name for k in pair.identity)
+
+
+def equal(columns: Sequence[KeyColumn], left: str, right: str) -> sql.Composed:
+    """Return `left.c = right.c AND …` with each column's own operator, NULL-safe where NULL can occur."""
+
+    def one(column: KeyColumn) -> sql.Composed:
+        a, b = sql.Identifier(left, column.name), sql.Identifier(right, column.name)
+        plain = sql.SQL("{} {} {}").format(a, trusted(column.equals), b)
+        if not column.nullable:
+            return plain
+        return sql.SQL("({} OR ({} IS NULL AND {} IS NULL))").format(plain, a, b)
+
+    return sql.SQL(" AND ").join(one(c) for c in columns)
+
+
+def capture_objects(pair: Pair) -> tuple[str, ...]:
+    """Return the log tables and trigger functions of one direction.
+
+    The functions are SECURITY DEFINER: the application's role needs no right on our schema.
+    """
+    keys = names(_keys(pair))
+    log, truncated, source = qualified(pair.log), qualified(pair.truncated), qualified(pair.source)
+
+    def function(name: LiteralString, body: sql.Composed) -> str:
+        return text(
+            sql.SQL(
+                "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+                " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN {}; RETURN NULL; END$pgscale$"
+            ).format(sql.Identifier(pair.work_schema, name), body)
+        )
+
+    insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM ").format(log, keys, keys)
+    return (
+        text(sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(log, keys, source)),
+        # Its tail is given back by us when it is empty, not by a VACUUM that would lock the application out.
+        text(
+            sql.SQL("ALTER TABLE {} SET (vacuum_truncate = off, autovacuum_vacuum_cost_delay = 0)").format(log)
+        ),
+        text(
+            sql.SQL("CREATE TABLE {} (at timestamptz DEFAULT pg_catalog.clock_timestamp())").format(truncated)
+        ),
+        text(
+            sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
+                qualified(pair.recheck), names(_identity(pair)), source
+            )
+        ),
+        function("_pgscale_i", insert + sql.SQL("pgscale_new")),
+        function(
+            "_pgscale_u",
+            insert + sql.SQL("pgscale_old UNION ALL SELECT {} FROM pgscale_new").format(keys),
+        ),
+        function("_pgscale_d", insert + sql.SQL("pgscale_old")),
+        function("_pgscale_t", sql.SQL("INSERT INTO {} DEFAULT VALUES").format(truncated)),
+    )
+
+
+def drop_capture_objects(pair: Pair) -> tuple[str, ...]:
+    """Return the statements that drop the log tables and functions, where they exist."""
+    functions = sql.SQL(", ").join(
+        sql.SQL("{} ()").format(sql.Identifier(pair.work_schema, name)) for name, _, _ in CAPTURE_EVENTS
+    )
+    tables = sql.SQL(", ").join(qualified(t) for t in (pair.log, pair.truncated, pair.recheck))
+    return (
+        text(sql.SQL("DROP FUNCTION IF EXISTS {}").format(functions)),
+        text(sql.SQL("DROP TABLE IF EXISTS {}").format(tables)),
+    )
+
+
+def capture_triggers(pair: Pair, table: QName) -> tuple[str, ...]:
+    """Return the triggers that write the log; they fire whatever session_replication_role says.
+
+    CREATE TRIGGER takes SHARE ROW EXCLUSIVE on the table: it waits for open writers.
+    """
+    statements = [
+        text(
+            sql.SQL("CREATE TRIGGER {} AFTER {} ON {} {}FOR EACH STATEMENT EXECUTE FUNCTION {} ()").format(
+                ident(name),
+                sql.SQL(event),
+                qualified(table),
+                sql.SQL(referencing),
+                sql.Identifier(pair.work_schema, name),
+            )
+        )
+        for name, event, referencing in CAPTURE_EVENTS
+    ]
+    enables = sql.SQL(", ").join(
+        sql.SQL("ENABLE ALWAYS TRIGGER {}").format(ident(name)) for name, _, _ in CAPTURE_EVENTS
+    )
+    return (*statements, text(sql.SQL("ALTER TABLE ONLY {} {}").format(qualified(table), enables)))
+
+
+def drop_capture_triggers(table: QName) -> tuple[str, ...]:
+    """Return the statements that drop the capture triggers, where they exist. ACCESS EXCLUSIVE, for a moment."""
+    return tuple(
+        text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(name), qualified(table)))
+        for name, _, _ in CAPTURE_EVENTS
+    )
+
+
+def copy(pair: Pair) -> str:
+    """Return the statement that copies the rows of pages [first, last): parameters are TIDs."""
+    columns = names(pair.columns)
+    return text(
+        sql.SQL(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}"
+            " WHERE ctid >= $1::tid AND ctid < $2::tid"
+        ).format(qualified(pair.target), columns, columns, qualified(pair.source))
+    )
+
+
+def scrub(pair: Pair, leaf: QName) -> str:
+    """Return the statement that removes from one unindexed leaf every row whose key was captured."""
+    return text(
+        sql.SQL("DELETE FROM {} t USING (SELECT DISTINCT {} FROM {}) k WHERE {}").format(
+            qualified(leaf), names(_identity(pair)), qualified(pair.log), equal(pair.identity, "t", "k")
+        )
+    )
+
+
+def batch_table(pair: Pair) -> str:
+    """Return the statement that makes the session's own batch table; emptied at every commit."""
+    return text(
+        sql.SQL(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS _pgscale_batch ON COMMIT DELETE ROWS AS"
+            " SELECT * FROM {} WITH NO DATA"
+        ).format(qualified(pair.log))
+    )
+
+
+def apply(pair: Pair) -> tuple[str, str, str]:
+    """Return the three statements of one batch: take keys, delete them from the target, bring them as they are.
+
+    They run in one REPEATABLE READ transaction: one snapshot sees which keys changed and how their rows
+    stand, so a batch may be any subset of the log, in any order, and be repeated.
+    """
+    keys, identity = names(_keys(pair)), names(_identity(pair))
+    take = sql.SQL(
+        "WITH taken AS (DELETE FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid RETURNING {})"
+        " INSERT INTO pg_temp._pgscale_batch SELECT DISTINCT {} FROM taken"
+    ).format(qualified(pair.log), keys, keys)
+    return (text(take), _delete(pair, sql.SQL("pg_temp._pgscale_batch")), text(_bring(pair, identity)))
+
+
+def _delete(pair: Pair, keys_from: sql.Composable) -> str:
+    if pair.placement:
+        # A row's old partition is in the log, its present one in the source: both are looked into.
+        doomed = sql.SQL(
+            "SELECT {} FROM {} UNION SELECT {} FROM (SELECT DISTINCT {} FROM {}) b JOIN {} s ON {}"
+        ).format(
+            names(_keys(pair)),
+            keys_from,
+            names(_keys(pair), "s"),
+            names(_identity(pair)),
+            keys_from,
+            qualified(pair.source),
+            equal(pair.identity, "s", "b"),
+        )
+    else:
+        doomed = sql.SQL("SELECT DISTINCT {} FROM {}").format(names(_identity(pair)), keys_from)
+    return text(
+        sql.SQL("DELETE FROM {} t USING ({}) k WHERE {}").format(
+            qualified(pair.target), doomed, equal((*pair.identity, *pair.placement), "t", "k")
+        )
+    )
+
+
+def _bring(pair: Pair, identity: sql.Composed) -> sql.Composed:
+    return sql.SQL(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM"
+        " (SELECT DISTINCT {} FROM pg_temp._pgscale_batch) b JOIN {} s ON {}"
+    ).format(
+        qualified(pair.target),
+        names(pair.columns),
+        names(pair.columns, "s"),
+        identity,
+        qualified(pair.source),
+        equal(pair.identity, "s", "b"),
+    )
+
+
+def evict(pair: Pair) -> str:
+    """Return the statement that deletes from the target every key waiting in the log.
+
+    For a batch whose rows collide with rows that are themselves about to change (two rows that swapped a
+    unique value): what is in the log will be brought again anyway.
+    """
+    return _delete(pair, qualified(pair.log))
+
+
+def verify_source(pair: Pair) -> str:
+    """Return the statement that compares the source rows of pages [first, last) with the target, byte for byte.
+
+    Rows that differ while a change of theirs waits in the log go to the recheck table; the others are
+    returned: they are mismatches.
+    """
+    columns = names(pair.all_columns)
+    differing = sql.SQL(
+        "SELECT {} FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) s"
+        " LEFT JOIN (SELECT {} FROM {}) t ON {} WHERE t.{} IS NULL OR s OPERATOR(pg_catalog.*<>) t"
+    ).format(
+        names(_identity(pair), "s"),
+        columns,
+        qualified(pair.source),
+        columns,
+        qualified(pair.target),
+        equal((*pair.identity, *pair.placement), "t", "s"),
+        ident(pair.identity[0].name),
+    )
+    return _judge(pair, differing)
+
+
+def verify_target(pair: Pair, leaf: QName) -> str:
+    """Return the statement that looks up the rows of a leaf's pages in the source: nothing may be left over."""
+    differing = sql.SQL(
+        "SELECT {} FROM {} t WHERE t.ctid >= $1::tid AND t.ctid < $2::tid"
+        " AND NOT EXISTS (SELECT FROM {} s WHERE {})"
+    ).format(
+        names(_identity(pair), "t"),
+        qualified(leaf),
+        qualified(pair.source),
+        equal((*pair.identity, *pair.placement), "s", "t"),
+    )
+    return _judge(pair, differing)
+
+
+def recheck(pair: Pair) -> str:
+    """Return the statement that compares the keys of the recheck table once more, and empties it."""
+    columns = names(pair.all_columns)
+    identity = names(_identity(pair))
+    differing = sql.SQL(
+        "SELECT DISTINCT {} FROM (SELECT DISTINCT {} FROM waiting) k"
+        " LEFT JOIN (SELECT {} FROM {}) s ON {} LEFT JOIN (SELECT {} FROM {}) t ON {}"
+        " WHERE (s.{key} IS NULL) <> (t.{key} IS NULL) OR s OPERATOR(pg_catalog.*<>) t"
+    ).format(
+        names(_identity(pair), "k"),
+        identity,
+        columns,
+        qualified(pair.source),
+        equal(pair.identity, "s", "k"),
+        columns,
+        qualified(pair.target),
+        equal(pair.identity, "t", "k"),
+        key=ident(pair.identity[0].name),
+    )
+    waiting = sql.SQL("waiting AS (DELETE FROM {} RETURNING {}), ").format(qualified(pair.recheck), identity)
+    return _judge(pair, differing, waiting)
+
+
+def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable = sql.SQL("")) -> str:
+    identity = names(_identity(pair))
+    return text(
+        sql.SQL(
+            "WITH {before}differing AS MATERIALIZED ({differing}),"
+            " judged AS MATERIALIZED (SELECT d.*, EXISTS (SELECT FROM {log} l WHERE {equal})"
+            " AS _pgscale_pending FROM differing d),"
+            " kept AS (INSERT INTO {recheck} SELECT {identity} FROM judged WHERE _pgscale_pending)"
+            " SELECT ROW({identity})::text FROM judged WHERE NOT _pgscale_pending LIMIT 1000"
+        ).format(
+            before=before,
+            differing=differing,
+            log=qualified(pair.log),
+            equal=equal(pair.identity, "l", "d"),
+            recheck=qualified(pair.recheck),
+            identity=identity,
+        )
+    )
+
+
+def count_pages(table: QName) -> str:
+    """Return the statement that counts the rows of pages [first, last)."""
+    return text(
+        sql.SQL(
+            "SELECT pg_catalog.count(*) FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid"
+        ).format(qualified(table))
+    )
+
+
+def has_log(pair: Pair) -> str:
+    """Return the statement that tells whether any captured key is waiting."""
+    return text(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(pair.log)))
+
+
+def take_truncated(pair: Pair) -> str:
+    """Return the statement that takes the marks of TRUNCATEs; its row count tells whether there were any."""
+    return text(sql.SQL("DELETE FROM {}").format(qualified(pair.truncated)))
+
+
+def truncate_target(pair: Pair) -> str:
+    return text(sql.SQL("TRUNCATE {}").format(qualified(pair.target)))
+
+
+def count_log(pair: Pair, most: int) -> str:
+    """Return the statement that counts waiting keys, up to `most`."""
+    return text(
+        sql.SQL("SELECT pg_catalog.count(*) FROM (SELECT FROM {} LIMIT {}) l").format(
+            qualified(pair.log), sql.Literal(most)
+        )
+    )
+
+
+def vacuum_log(pair: Pair) -> str:
+    return text(sql.SQL("VACUUM {}").format(qualified(pair.log)))
+
+
+def lock_log(pair: Pair) -> str:
+    return text(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(qualified(pair.log)))
+
+
+def truncate_log(pair: Pair) -> str:
+    return text(sql.SQL("TRUNCATE {}").format(qualified(pair.log)))
+
+
+def lock_to_read(table: QName) -> str:
+    """Return the statement that keeps TRUNCATE away for one transaction; it freezes no snapshot."""
+    return text(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(qualified(table)))
+
+
+def is_truncated(pair: Pair) -> str:
+    return text(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(pair.truncated)))
+
+
+def pages_of(table: QName) -> str:
+    """Return the statement that tells a table's size in pages."""
+    return text(
+        sql.SQL(
+            "SELECT pg_catalog.pg_relation_size({}::pg_catalog.regclass)"
+            " / pg_catalog.current_setting('block_size')::int8"
+        ).format(sql.Literal(text(qualified(table))))
+    )
+
+
+def count_recheck(pair: Pair) -> str:
+    return text(sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(qualified(pair.recheck)))
+
+
+def lock_against_writers(table: QName) -> str:
+    """Return the statement that keeps writers and row lockers out, but not readers."""
+    return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(qualified(table)))

@@ -1,0 +1,142 @@
+"""Compare every row of both tables while writes go on.
+
+In any one snapshot a key either stands alike in both tables or waits in the log: the applier takes a key from the
+log in the same transaction that makes its rows alike. So each chunk is judged by itself, in its own snapshot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pgscale.connect.session import WORKER, Session
+from pgscale.core.model import QName
+from pgscale.errors import MismatchError
+from pgscale.ledger import store
+from pgscale.livecopy import ddl
+from pgscale.livecopy.chunks import ChunkSize, PageQueue
+from pgscale.livecopy.model import Pair
+from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One pass of the comparison: the ledger's phase, the table whose pages it walks, the statement."""
+
+    phase: str
+    table: QName
+    statement: str
+    counts_rows: bool
+
+
+def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -> int:
+    """Compare every source row with the target, and look up every target row in the source.
+
+    Returns:
+        Rows of the source compared.
+
+    Raises:
+        MismatchError: rows that differ and wait for nothing; their keys are named.
+
+    Locks: ACCESS SHARE on both tables, for one chunk at a time.
+    """
+    passes = [Pass(phase="verify:source", table=pair.source, statement=ddl.verify_source(pair), counts_rows=True)]
+    passes += [
+        Pass(phase=f"verify:{i}", table=leaf, statement=ddl.verify_target(pair, leaf), counts_rows=False)
+        for i, leaf in enumerate(leaves)
+    ]
+    queues: list[PageQueue] = []
+    checked = 0
+    with work.open(WORKER) as session:
+        for one in passes:
+            row = execute(session, ddl.pages_of(one.table)).fetchone()
+            chunks = store.read_chunks(session, work.run_id, one.phase)
+            checked += sum(rows for _, _, rows in chunks)
+            queues.append(PageQueue(int(row[0]) if row else 0, [(f, last) for f, last, _ in chunks]))
+    total = sum(queue.total for queue in queues)
+    counts, rate = [checked] + [0] * workers, Rate()
+
+    def body(number: int) -> None:
+        with work.open(WORKER) as session:
+            for one, queue in zip(passes, queues, strict=True):
+                size = ChunkSize(work.throttle.chunk_s)
+                while not work.stop.is_set():
+                    work.throttle.wait(work.stop)
+                    chunk = queue.take(size.pages)
+                    if chunk is None:
+                        break
+                    started = time.monotonic()
+                    counts[number] += _chunk(work, pair, session, one, *chunk)
+                    size.learn(chunk[1] - chunk[0], time.monotonic() - started)
+                    queue.finish(chunk[1] - chunk[0])
+                    done = sum(q.finished for q in queues)
+                    progress(work, "verify", done, total, rate, unit="pages", workers=workers)
+                    work.throttle.worked(started, work.stop)
+
+    in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
+    return sum(counts)
+
+
+def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:
+    with session.transaction():
+        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        _lock_both(session, pair)
+        store.lock_work(session, work.oid)
+        rows = 0
+        truncated = execute(session, ddl.is_truncated(pair)).fetchone()
+        if not (truncated and truncated[0]):
+            for setting in ddl.PROBE_BY_KEY:
+                session.execute(setting)
+            _judge(work, pair, execute(session, one.statement, tid(first), tid(last)).fetchall())
+            if one.counts_rows:
+                row = execute(session, ddl.count_pages(one.table), tid(first), tid(last)).fetchone()
+                rows = int(row[0]) if row else 0
+        store.execute(
+            session, "insert_chunk", run_id=work.run_id, phase=one.phase, first=first, last=last, rows=rows
+        )
+        return rows
+
+
+def _lock_both(session: Session, pair: Pair) -> None:
+    """Keep TRUNCATE away from both tables: it does not respect snapshots. Always the source first."""
+    execute(session, ddl.lock_to_read(pair.source))
+    execute(session, ddl.lock_to_read(pair.target))
+
+
+def _judge(work: Work, pair: Pair, keys: Sequence[tuple[object, ...]]) -> None:
+    if not keys:
+        return
+    names = ", ".join(k.name for k in pair.identity)
+    shown = ", ".join(str(row[0]) for row in keys[:20])
+    raise MismatchError(
+        f"Verification of {work.table} found {len(keys)}{' or more' if len(keys) >= 1000 else ''} rows that differ"
+        f" and wait for no change: ({names}) = {shown}{', …' if len(keys) > 20 else ''}.",
+        consequence="The run stopped before the cut-over; the table itself is unharmed.",
+        hint="`pgscale partition abort` removes the copy. Please report this with the keys.",
+    )
+
+
+def recheck(work: Work, pair: Pair, session: Session) -> int:
+    """Compare once more, in the session's transaction, the keys that were waiting; return how many still wait."""
+    for setting in ddl.PROBE_BY_KEY:
+        session.execute(setting)
+    _judge(work, pair, execute(session, ddl.recheck(pair)).fetchall())
+    row = execute(session, ddl.count_recheck(pair)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def recheck_until_few(work: Work, pair: Pair, catch_up: Callable[[], None], most: int = 500) -> None:
+    """Compare waiting keys again and again until few are left; those are compared under the cut-over's lock."""
+    with work.open(WORKER) as session:
+        for _ in range(100):
+            with session.transaction():
+                session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                _lock_both(session, pair)
+                store.lock_work(session, work.oid)
+                truncated = execute(session, ddl.is_truncated(pair)).fetchone()
+                left = most if truncated and truncated[0] else recheck(work, pair, session)
+            if left < most:
+                return
+            work.check()
+            catch_up()

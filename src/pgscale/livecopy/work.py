@@ -1,0 +1,170 @@
+"""What the threads of a run share, and how they are started, stopped and joined."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from pgscale.connect.session import Profile, Session, open_session
+from pgscale.core.model import Progress, Watch
+from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
+from pgscale.livecopy.throttle import Throttle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One run's moving of rows.
+
+    Args:
+        dsn: where; role: the table's owner, which every session acts as.
+        oid: the source table's oid, the key of the run's advisory locks.
+        run_id: its ledger row.
+        stop: set to make every thread end after its present transaction.
+        throttle: asked before and told after every piece of work.
+        tell: the watcher.
+        table: the table as displayed.
+    """
+
+    dsn: str
+    role: str
+    oid: int
+    run_id: int
+    stop: threading.Event
+    throttle: Throttle
+    tell: Watch
+    table: str
+    sessions: list[Session] = field(default_factory=list[Session])
+
+    def open(self, profile: Profile) -> Session:
+        session = open_session(self.dsn, profile.as_role(self.role))
+        self.sessions.append(session)
+        return session
+
+    def cancel(self) -> None:
+        """Stop every thread now: statements under way are cancelled, their transactions roll back."""
+        self.stop.set()
+        for session in list(self.sessions):
+            try:
+                if not session.closed:
+                    session.cancel_safe(timeout=2.0)
+            except psycopg.Error:
+                # The connection is gone already, and with it the statement.
+                continue
+
+    def check(self) -> None:
+        """Raise when the run is being stopped.
+
+        Raises:
+            InterruptedRunError
+        """
+        if self.stop.is_set():
+            raise InterruptedRunError("The run was stopped.")
+
+
+def execute(session: Session, statement: str, *params: object) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Execute one statement of a plan, its parameters as $1, $2 …"""
+    cursor = psycopg.RawCursor(session)
+    return cursor.execute(statement.encode(), params or None)
+
+
+def tid(page: int) -> str:
+    """Return the first TID of a page."""
+    return f"({min(page, 4_294_967_295)},0)"
+
+
+def in_parallel(work: Work, bodies: Sequence[Callable[[], None]]) -> None:
+    """Run every body in a thread of its own and wait; the first failure stops the others and is raised.
+
+    Raises:
+        InterruptedRunError: the run was stopped, or Ctrl-C was pressed.
+        RunFailedError: a body failed.
+    """
+    failures: list[BaseException] = []
+
+    def guarded(body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 because it is raised again in the caller's thread
+            failures.append(error)
+            work.stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(body,), daemon=True) for body in bodies]
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(0.05)
+    except BaseException:
+        work.cancel()
+        for thread in threads:
+            thread.join(10.0)
+        raise
+    if failures:
+        real = [e for e in failures if not isinstance(e, InterruptedRunError)]
+        raise explain((real or failures)[0])
+    work.check()
+
+
+def explain(error: BaseException) -> BaseException:
+    """Turn a database error into one of ours; ours and interrupts pass."""
+    if isinstance(error, PgscaleError) or not isinstance(error, psycopg.Error):
+        return error
+    what = " ".join(str(error).split()) or type(error).__name__
+    wrapped = RunFailedError(
+        f"The database stopped the run: {what}.",
+        consequence="The table itself is unharmed, and every finished step is kept.",
+        hint="Remove the cause, then `pgscale partition resume` it, or `abort`.",
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+class Rate:
+    """Units per second over a trailing window, and the time left."""
+
+    WINDOW_S = 10.0
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._lock = threading.Lock()
+
+    def add(self, total_done: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._samples.append((now, total_done))
+            while len(self._samples) > 2 and now - self._samples[0][0] > self.WINDOW_S:
+                self._samples.popleft()
+
+    @property
+    def per_second(self) -> float:
+        with self._lock:
+            (t0, n0), (t1, n1) = self._samples[0], self._samples[-1]
+            return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+    def eta_s(self, left: int) -> float | None:
+        rate = self.per_second
+        return left / rate if rate > 0 else None
+
+
+def progress(work: Work, phase: str, done: int, total: int | None, rate: Rate, **more: Any) -> None:
+    """Tell the watcher how a phase stands."""
+    rate.add(done)
+    work.tell(
+        Progress(
+            table=work.table,
+            phase=phase,
+            done=done,
+            total=total,
+            rate=rate.per_second,
+            eta_s=None if total is None else rate.eta_s(total - done),
+            throttled=work.throttle.reason,
+            **more,
+        )
+    )

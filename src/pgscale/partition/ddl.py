@@ -1,0 +1,465 @@
+"""Compose the DDL of the partitioned copy: the table, its leaves, its indexes. Pure: facts in, SQL text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from psycopg import sql
+
+from pgscale.catalog.model import Column, Grant, Index, OwnedSequence, TableFacts
+from pgscale.core.model import QName
+from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
+from pgscale.partition.bounds import Namer, fit
+from pgscale.partition.keys import Keys
+from pgscale.partition.model import By, Leaf
+
+STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+COMPRESSION = {"p": "pglz", "l": "lz4"}
+
+
+def alter(table: QName, action: sql.Composable, *, only: bool = False) -> str:
+    return text(
+        sql.SQL("ALTER TABLE {}{} {}").format(sql.SQL("ONLY " if only else ""), qualified(table), action)
+    )
+
+
+def comment_on(kind: sql.Composable, comment: str | None) -> str:
+    return text(sql.SQL("COMMENT ON {} IS {}").format(kind, sql.Literal(comment)))
+
+
+def table_statements(facts: TableFacts, by: By, keys: Keys, stage: QName) -> tuple[str, ...]:
+    """Return what makes the empty partitioned parent, in its staging schema, under the table's own name."""
+    forced = forced_not_null(facts, by, keys)
+    columns = sql.SQL(", ").join(_column(c, not_null=c.not_null or c.name in forced) for c in facts.columns)
+    checks = [c for c in facts.constraints if c.kind == "c" and c.is_validated]
+    parts = [columns] + [
+        sql.SQL("CONSTRAINT {} {}").format(ident(c.name), trusted(c.definition)) for c in checks
+    ]
+    create = sql.SQL("CREATE TABLE {} ({}) PARTITION BY {} ({}){}").format(
+        qualified(stage),
+        sql.SQL(", ").join(parts),
+        sql.SQL(by.method),
+        names(by.columns),
+        sql.SQL(" TABLESPACE {}").format(ident(facts.table.tablespace))
+        if facts.table.tablespace
+        else sql.SQL(""),
+    )
+    return (
+        text(create),
+        *_revokes(facts, stage),
+        *(s for c in facts.columns for s in _column_settings(c, stage)),
+        *_identities(facts, stage),
+        *_parent_comments(facts, stage),
+        *_grants(facts, stage),
+        *_not_null_comments(facts, stage),
+    )
+
+
+def forced_not_null(facts: TableFacts, by: By, keys: Keys) -> frozenset[str]:
+    """Return the partition-key columns that become NOT NULL because the primary key grows by them."""
+    grows = any(i.is_primary and i.oid in keys.grown for i in facts.indexes)
+    return frozenset(by.columns) if grows else frozenset()
+
+
+def _column(column: Column, *, not_null: bool) -> sql.Composed:
+    parts: list[sql.Composable] = [ident(column.name), trusted(column.type)]
+    if column.collation is not None:
+        parts.append(sql.SQL("COLLATE {}").format(trusted(column.collation)))
+    if column.generated:
+        kind = "STORED" if column.generated == "s" else "VIRTUAL"
+        parts.append(
+            sql.SQL("GENERATED ALWAYS AS ({}) {}").format(trusted(column.default_sql or ""), trusted(kind))
+        )
+    elif column.default_sql is not None and not column.identity:
+        parts.append(sql.SQL("DEFAULT {}").format(trusted(column.default_sql)))
+    if not_null:
+        if column.not_null_name is not None:
+            parts.append(sql.SQL("CONSTRAINT {}").format(ident(column.not_null_name)))
+        parts.append(sql.SQL("NOT NULL"))
+    return sql.SQL(" ").join(parts)
+
+
+def _column_settings(column: Column, table: QName) -> Iterator[str]:
+    name = ident(column.name)
+    if column.storage != column.type_storage and column.storage in STORAGE:
+        yield alter(
+            table, sql.SQL("ALTER COLUMN {} SET STORAGE {}").format(name, trusted(STORAGE[column.storage]))
+        )
+    if column.compression in COMPRESSION:
+        method = trusted(COMPRESSION[column.compression])
+        yield alter(table, sql.SQL("ALTER COLUMN {} SET COMPRESSION {}").format(name, method))
+    yield from column_statistics(column, table)
+
+
+def column_statistics(column: Column, table: QName) -> Iterator[str]:
+    """Return the statements for targets and n_distinct options: leaves do not inherit them."""
+    name = ident(column.name)
+    if column.statistics_target is not None:
+        yield alter(
+            table,
+            sql.SQL("ALTER COLUMN {} SET STATISTICS {}").format(name, sql.Literal(column.statistics_target)),
+            only=True,
+        )
+    if column.options:
+        yield alter(table, sql.SQL("ALTER COLUMN {} SET ({})").format(name, _options(column.options)), only=True)
+
+
+def _options(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
+    parts: list[sql.Composable] = []
+    for option in reloptions:
+        key, _, value = option.partition("=")
+        parts.append(sql.SQL("{} = {}").format(trusted(prefix + key), sql.Literal(value)))
+    return sql.SQL(", ").join(parts)
+
+
+def with_options(reloptions: Sequence[str] | None) -> sql.Composable:
+    return sql.SQL(" WITH ({})").format(_options(reloptions)) if reloptions else sql.SQL("")
+
+
+def _revokes(facts: TableFacts, table: QName) -> Iterator[str]:
+    """Take away what ALTER DEFAULT PRIVILEGES gave: the copy has exactly the grants of the table."""
+    for default in facts.default_grantees:
+        if default.kind == "r":
+            yield text(
+                sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(qualified(table), role(default.grantee))
+            )
+
+
+def role(name: str) -> sql.Composable:
+    return ident(name) if name else sql.SQL("PUBLIC")
+
+
+def grant_statement(grant: Grant, on: sql.Composable) -> str:
+    column = (
+        sql.SQL(" ({})").format(ident(grant.column_name))
+        if grant.kind == "column" and grant.column_name
+        else sql.SQL("")
+    )
+    return text(
+        sql.SQL("GRANT {}{} ON {} TO {}{}").format(
+            trusted(grant.privilege),
+            column,
+            on,
+            role(grant.grantee),
+            sql.SQL(" WITH GRANT OPTION" if grant.grantable else ""),
+        )
+    )
+
+
+def _grants(facts: TableFacts, table: QName) -> Iterator[str]:
+    on = sql.SQL("TABLE {}").format(qualified(table))
+    owner = facts.table.owner
+    if facts.table.has_acl:
+        yield text(sql.SQL("REVOKE ALL ON {} FROM {}").format(on, ident(owner)))
+    for grant in facts.grants:
+        if grant.kind == "column" or facts.table.has_acl:
+            # An owner's own rights are grantable without saying so.
+            plain = grant.grantee == owner
+            yield text(
+                sql.SQL("GRANT {}{} ON {} TO {}{}").format(
+                    trusted(grant.privilege),
+                    sql.SQL(" ({})").format(ident(grant.column_name))
+                    if grant.kind == "column"
+                    else sql.SQL(""),
+                    on,
+                    role(grant.grantee),
+                    sql.SQL(" WITH GRANT OPTION" if grant.grantable and not plain else ""),
+                )
+            )
+
+
+def _identities(facts: TableFacts, stage: QName) -> Iterator[str]:
+    for sequence in facts.sequences:
+        column = facts.column(sequence.column_name)
+        if not sequence.is_identity or column is None:
+            continue
+        kind = "ALWAYS" if column.identity == "a" else "BY DEFAULT"
+        name = QName(schema=stage.schema, name=sequence.name)
+        yield alter(
+            stage,
+            sql.SQL("ALTER COLUMN {} ADD GENERATED {} AS IDENTITY (SEQUENCE NAME {} {})").format(
+                ident(sequence.column_name), trusted(kind), qualified(name), _sequence_options(sequence)
+            ),
+        )
+        on = sql.SQL("SEQUENCE {}").format(qualified(name))
+        for default in facts.default_grantees:
+            if default.kind == "S":
+                yield text(sql.SQL("REVOKE ALL ON {} FROM {}").format(on, role(default.grantee)))
+        if sequence.has_acl:
+            yield text(sql.SQL("REVOKE ALL ON {} FROM {}").format(on, ident(facts.table.owner)))
+            for grant in facts.sequence_grants:
+                if grant.oid == sequence.oid:
+                    yield grant_statement(grant, on)
+        if sequence.comment is not None:
+            yield comment_on(on, sequence.comment)
+
+
+def _sequence_options(sequence: OwnedSequence) -> sql.Composed:
+    return sql.SQL("START WITH {} INCREMENT BY {} MINVALUE {} MAXVALUE {} CACHE {} {}").format(
+        trusted(sequence.start),
+        trusted(sequence.increment),
+        trusted(sequence.minimum),
+        trusted(sequence.maximum),
+        trusted(sequence.cache),
+        sql.SQL("CYCLE" if sequence.cycles else "NO CYCLE"),
+    )
+
+
+def _parent_comments(facts: TableFacts, stage: QName) -> Iterator[str]:
+    if facts.table.comment is not None:
+        yield comment_on(sql.SQL("TABLE {}").format(qualified(stage)), facts.table.comment)
+    for column in facts.columns:
+        if column.comment is not None:
+            name = sql.Identifier(stage.schema, stage.name, column.name)
+            yield comment_on(sql.SQL("COLUMN {}").format(name), column.comment)
+    for constraint in facts.constraints:
+        if constraint.kind == "c" and constraint.is_validated and constraint.comment is not None:
+            yield constraint_comment(constraint.name, stage, constraint.comment)
+
+
+def _not_null_comments(facts: TableFacts, stage: QName) -> Iterator[str]:
+    for column in facts.columns:
+        if column.not_null_comment is not None and column.not_null_name is not None:
+            yield constraint_comment(column.not_null_name, stage, column.not_null_comment)
+
+
+def constraint_comment(name: str, table: QName, comment: str) -> str:
+    return comment_on(sql.SQL("CONSTRAINT {} ON {}").format(ident(name), qualified(table)), comment)
+
+
+def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, ...]:
+    """Return what makes one empty leaf in the table's own schema: storage settings live here, not on the parent."""
+    table = facts.table
+    name = QName(schema=table.schema, name=leaf.name)
+    options: list[sql.Composable] = []
+    if table.reloptions:
+        options.append(_options(table.reloptions))
+    if table.toast_reloptions:
+        options.append(_options(table.toast_reloptions, "toast."))
+    create = sql.SQL("CREATE TABLE {} PARTITION OF {} {}{}{}{}").format(
+        qualified(name),
+        qualified(stage),
+        trusted(leaf.bound),
+        sql.SQL(" USING {}").format(ident(table.access_method)) if table.access_method else sql.SQL(""),
+        sql.SQL(" WITH ({})").format(sql.SQL(", ").join(options)) if options else sql.SQL(""),
+        sql.SQL(" TABLESPACE {}").format(ident(table.tablespace)) if table.tablespace else sql.SQL(""),
+    )
+    return (
+        text(create),
+        *_revokes(facts, name),
+        *(s for c in facts.columns for s in column_statistics(c, name)),
+    )
+
+
+def index_tail(facts: TableFacts, index: Index, keys: Keys) -> str:
+    """Return `USING …` of the index, its key grown by the partition columns where it must."""
+    del facts
+    missing = keys.grown.get(index.oid, ())
+    if not missing:
+        return index.tail
+    added = text(sql.SQL(", ").join(ident(c) for c in missing))
+    close = _closing_paren(index.tail)
+    tail = index.tail[:close] + ", " + added + index.tail[close:]
+    included = [c for c in index.included_columns if c in missing]
+    if included:
+        rest = [c for c in index.included_columns if c not in missing]
+        new = text(sql.SQL(" INCLUDE ({})").format(names(rest))) if rest else ""
+        old = text(sql.SQL(" INCLUDE ({})").format(trusted(", ".join(_quoted(index.included_columns)))))
+        tail = tail.replace(old, new, 1)
+    return tail
+
+
+def _quoted(columns: Sequence[str]) -> list[str]:
+    """Quote as the server's deparser does, to find a piece of its own output again."""
+    return [c if c.isidentifier() and c == c.lower() and c.isascii() else text(ident(c)) for c in columns]
+
+
+def _closing_paren(tail: str) -> int:
+    """Return where the key list of `USING am (…)` closes, quotes and nested calls respected."""
+    depth, quote = 0, ""
+    for position, char in enumerate(tail):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "(":
+            depth += 1
+        elif char == ")":
+            depth -= 1
+            if depth == 0:
+                return position
+    raise AssertionError(tail)
+
+
+def leaf_index_name(namer: Namer, leaf: Leaf, facts: TableFacts, index: Index) -> str:
+    """Name a leaf's index after the leaf and what is left of the index's name behind the table's."""
+    base = facts.table.name
+    rest = index.name[len(base) :] if index.name.startswith(base) else "_" + index.name
+    return namer.name(leaf.name, fit("", rest[:40]) if len(rest.encode()) <= 40 else fit(rest[:24], ""))
+
+
+def leaf_index_statements(
+    facts: TableFacts, keys: Keys, leaf: Leaf, index: Index, name: str
+) -> tuple[str, ...]:
+    """Return what builds one index of one leaf, with its constraint where it has one."""
+    table = QName(schema=facts.table.schema, name=leaf.name)
+    constraint = next((c for c in facts.constraints if c.index_oid == index.oid and c.kind in "pux"), None)
+    statements: list[str] = []
+    if constraint is not None and constraint.kind == "x":
+        statements.append(
+            alter(
+                table, sql.SQL("ADD CONSTRAINT {} {}").format(ident(name), trusted(constraint.definition))
+            )
+        )
+    else:
+        statements.append(
+            text(
+                sql.SQL("CREATE {}INDEX {} ON {} {}").format(
+                    sql.SQL("UNIQUE " if index.is_unique else ""),
+                    ident(name),
+                    qualified(table),
+                    trusted(index_tail(facts, index, keys)),
+                )
+            )
+        )
+        if constraint is not None:
+            kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
+            statements.append(
+                alter(
+                    table,
+                    sql.SQL("ADD CONSTRAINT {} {} USING INDEX {}{}").format(
+                        ident(name), trusted(kind), ident(name), _deferrable(constraint.is_deferrable, constraint.is_deferred)
+                    ),
+                )
+            )
+    qualified_name = QName(schema=table.schema, name=name)
+    statements += _index_targets(index, qualified_name)
+    if index.is_clustered:
+        statements.append(alter(table, sql.SQL("CLUSTER ON {}").format(ident(name))))
+    if index.is_replica_identity:
+        statements.append(alter(table, sql.SQL("REPLICA IDENTITY USING INDEX {}").format(ident(name))))
+    return tuple(statements)
+
+
+def _deferrable(deferrable: bool, deferred: bool) -> sql.SQL:
+    if not deferrable:
+        return sql.SQL("")
+    return sql.SQL(" DEFERRABLE INITIALLY DEFERRED" if deferred else " DEFERRABLE")
+
+
+def _index_targets(index: Index, name: QName) -> Iterator[str]:
+    for number, target in zip(index.target_columns, index.targets, strict=True):
+        yield text(
+            sql.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}").format(
+                qualified(name), sql.Literal(number), sql.Literal(target)
+            )
+        )
+
+
+def parent_index_statements(facts: TableFacts, keys: Keys, index: Index, stage: QName) -> tuple[str, ...]:
+    """Return what makes the parent's index, under the name the table's index has; leaves are attached after."""
+    constraint = next((c for c in facts.constraints if c.index_oid == index.oid and c.kind in "pux"), None)
+    name = QName(schema=stage.schema, name=index.name)
+    statements: list[str] = []
+    if constraint is None:
+        statements.append(
+            text(
+                sql.SQL("CREATE {}INDEX {} ON ONLY {} {}").format(
+                    sql.SQL("UNIQUE " if index.is_unique else ""),
+                    ident(index.name),
+                    qualified(stage),
+                    trusted(index_tail(facts, index, keys)),
+                )
+            )
+        )
+    else:
+        definition = trusted(constraint.definition)
+        if index.oid in keys.grown:
+            key = (*index.key_columns, *keys.grown[index.oid])
+            included = [c for c in index.included_columns if c not in key]
+            definition = sql.SQL("{}{} ({}){}{}").format(
+                sql.SQL("PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"),
+                sql.SQL(" NULLS NOT DISTINCT" if index.nulls_not_distinct else ""),
+                names(key),
+                sql.SQL(" INCLUDE ({})").format(names(included)) if included else sql.SQL(""),
+                _deferrable(constraint.is_deferrable, constraint.is_deferred),
+            )
+        statements.append(
+            alter(
+                stage,
+                sql.SQL("ADD CONSTRAINT {} {}").format(ident(constraint.name), definition),
+                only=True,
+            )
+        )
+        if index.reloptions:
+            statements.append(
+                text(
+                    sql.SQL("ALTER INDEX {} SET ({})").format(qualified(name), _options(index.reloptions))
+                )
+            )
+        if constraint.comment is not None:
+            statements.append(constraint_comment(constraint.name, stage, constraint.comment))
+    statements += _index_targets(index, name)
+    if index.comment is not None:
+        statements.append(comment_on(sql.SQL("INDEX {}").format(qualified(name)), index.comment))
+    if index.is_replica_identity:
+        statements.append(alter(stage, sql.SQL("REPLICA IDENTITY USING INDEX {}").format(ident(index.name))))
+    return tuple(statements)
+
+
+def attach_index(stage: QName, index: Index, leaf_schema: str, leaf_index: str) -> str:
+    return text(
+        sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(
+            sql.Identifier(stage.schema, index.name), sql.Identifier(leaf_schema, leaf_index)
+        )
+    )
+
+
+def finishing_statements(facts: TableFacts, stage: QName, leaves: tuple[Leaf, ...]) -> tuple[str, ...]:
+    """Return what completes the copy before its rows are compared: late checks, statistics objects, identity."""
+    statements: list[str] = []
+    for constraint in facts.constraints:
+        if constraint.kind == "c" and not constraint.is_validated:
+            statements.append(
+                alter(
+                    stage,
+                    sql.SQL("ADD CONSTRAINT {} {}").format(
+                        ident(constraint.name), trusted(constraint.definition)
+                    ),
+                )
+            )
+            if constraint.comment is not None:
+                statements.append(constraint_comment(constraint.name, stage, constraint.comment))
+    for statistics in facts.statistics:
+        name = QName(schema=stage.schema, name=statistics.name)
+        # The definition ends in `FROM schema.table`, and begins with the object's own name.
+        head, _, _ = statistics.definition.rpartition(" FROM ")
+        body = _after_name(head)
+        statements.append(
+            text(
+                sql.SQL("CREATE STATISTICS {} {} FROM {}").format(
+                    qualified(name), trusted(body), qualified(stage)
+                )
+            )
+        )
+        on = sql.SQL("STATISTICS {}").format(qualified(name))
+        if statistics.target is not None:
+            statements.append(
+                text(sql.SQL("ALTER {} SET STATISTICS {}").format(on, sql.Literal(statistics.target)))
+            )
+        if statistics.comment is not None:
+            statements.append(comment_on(on, statistics.comment))
+    if facts.table.replica_identity in ("f", "n"):
+        word = sql.SQL("FULL" if facts.table.replica_identity == "f" else "NOTHING")
+        for name in (stage, *(QName(schema=facts.table.schema, name=leaf.name) for leaf in leaves)):
+            statements.append(alter(name, sql.SQL("REPLICA IDENTITY {}").format(word)))
+    return tuple(statements)
+
+
+def _after_name(head: str) -> str:
+    """Skip `CREATE STATISTICS schema.name`, quoted or not, and return the rest."""
+    position, quoted = len("CREATE STATISTICS "), False
+    while position < len(head) and (quoted or head[position] != " "):
+        quoted ^= head[position] == '"'
+        position += 1
+    return head[position + 1 :]

@@ -1,0 +1,262 @@
+"""Values of partitioning: what was asked, the leaves to make, and the mirror plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pgscale.core.model import Json, QName, Step
+from pgscale.errors import UsageError
+from pgscale.livecopy.model import Pair
+
+Method = Literal["hash", "range", "list"]
+Pace = Literal["gentle", "normal", "fast"]
+Verify = Literal["full", "none"]
+
+MOST_LEAVES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is asked of a run.
+
+    Args:
+        by: `hash:COL[,COL]`, `range:COL:day|week|month|quarter|year|STEP`, `list:COL`.
+        partitions: number of hash partitions; required for hash, refused otherwise.
+        values: list values that get a partition of their own; all that occur when empty.
+        workers: parallel copy workers, 1 to 64; by default two, one at the gentle pace.
+        pace: how much the application may feel; see livecopy.throttle.
+        max_block_s: longest time the table may be locked at the cut-over, seconds.
+        lock_timeout_s: longest wait for a lock, and so the longest queue behind it, seconds.
+        max_replica_lag_s: copying pauses while a standby is further behind, seconds.
+        chunk_target_s: the time one chunk should take, seconds.
+        verify: `full` compares every row; `none` skips it.
+        accept_key_change: unique keys that lack the partition key may grow by it.
+        cutover: False stops before the swap and keeps applying.
+        default_partition: rows outside every bound land in `<table>_default` instead of failing.
+    """
+
+    by: str
+    partitions: int | None = None
+    values: tuple[str, ...] = ()
+    workers: int | None = None
+    pace: Pace = "normal"
+    max_block_s: float = 1.0
+    lock_timeout_s: float = 0.1
+    max_replica_lag_s: float = 10.0
+    chunk_target_s: float = 0.25
+    verify: Verify = "full"
+    accept_key_change: bool = False
+    cutover: bool = True
+    default_partition: bool = True
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not 1 <= self.workers <= 64:
+            raise UsageError(f"workers is {self.workers}; it must be between 1 and 64.")
+        if self.pace not in ("gentle", "normal", "fast"):
+            raise UsageError(f"There is no pace {self.pace!r}.", hint="Use gentle, normal or fast.")
+        if self.verify not in ("full", "none"):
+            raise UsageError(f"There is no verification {self.verify!r}.", hint="Use full or none.")
+        for name in ("max_block_s", "lock_timeout_s", "max_replica_lag_s", "chunk_target_s"):
+            value = float(getattr(self, name))
+            if not 0.001 <= value <= 86_400:
+                raise UsageError(f"{name} is {value:g} s; it must be between 1 ms and one day.")
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "by": self.by,
+            "partitions": self.partitions,
+            "values": list(self.values),
+            "workers": self.workers,
+            "pace": self.pace,
+            "max_block_s": self.max_block_s,
+            "lock_timeout_s": self.lock_timeout_s,
+            "max_replica_lag_s": self.max_replica_lag_s,
+            "chunk_target_s": self.chunk_target_s,
+            "verify": self.verify,
+            "accept_key_change": self.accept_key_change,
+            "cutover": self.cutover,
+            "default_partition": self.default_partition,
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Options:
+        return Options(**{**data, "values": tuple(data["values"])})
+
+    def same_goal(self, other: Options) -> bool:
+        """Tell whether both ask for the same partitioned table, whatever the pace and limits."""
+        return (self.by, self.partitions, self.values, self.default_partition) == (
+            other.by,
+            other.partitions,
+            other.values,
+            other.default_partition,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class By:
+    """A parsed `--by`. `step` is for range only: a period's name or a number or interval."""
+
+    method: Method
+    columns: tuple[str, ...]
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One partition: its name and its bound as SQL (`FOR VALUES …` or `DEFAULT`)."""
+
+    name: str
+    bound: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Sizes in bytes and time in seconds that the run is expected to need."""
+
+    rows: int
+    disk_bytes: int
+    wal_bytes: int
+    duration_s: float
+    basis: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "rows": self.rows,
+            "disk_bytes": self.disk_bytes,
+            "wal_bytes": self.wal_bytes,
+            "duration_s": round(self.duration_s, 1),
+            "basis": self.basis,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skew:
+    """Expected rows per partition from statistics, and how uneven that is (largest over mean)."""
+
+    rows_per_leaf: tuple[tuple[str, int], ...]
+    largest_over_mean: float
+    basis: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "rows_per_partition": {name: rows for name, rows in self.rows_per_leaf},
+            "largest_over_mean": round(self.largest_over_mean, 2),
+            "basis": self.basis,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """SQL that is not run step by step: the inside of the swaps and the ways back."""
+
+    cutover_before: tuple[str, ...]
+    cutover: tuple[str, ...]
+    settle: tuple[tuple[str, ...], ...]
+    undo: tuple[str, ...]
+    undo_settle: tuple[tuple[str, ...], ...]
+    drop_new: tuple[str, ...]
+    abort_triggers: tuple[str, ...]
+    finish_triggers: tuple[tuple[str, ...], ...]
+    finish: tuple[str, ...]
+    lock_forward: str
+    lock_reverse: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorPlan:
+    """The whole run as data: what `plan` prints and what `run` executes and stores in the ledger."""
+
+    table: QName
+    table_oid: int
+    owner: str
+    server_version: int
+    options: Options
+    leaves: tuple[Leaf, ...]
+    steps: tuple[Step, ...]
+    forward: Pair
+    reverse: Pair
+    statements: Statements
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    estimate: Estimate | None = None
+    skew: Skew | None = None
+    strategy: str = field(default="mirror")
+
+    @property
+    def retained(self) -> QName:
+        return self.reverse.target
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the plan as `plan --json` prints it."""
+        return {
+            "table": str(self.table),
+            "strategy": self.strategy,
+            "options": self.options.to_json(),
+            "partitions": [{"name": leaf.name, "bound": leaf.bound} for leaf in self.leaves],
+            "steps": [step.to_json() for step in self.steps],
+            "application_changes": list(self.changes),
+            "warnings": list(self.warnings),
+            "estimate": self.estimate.to_json() if self.estimate else None,
+            "skew": self.skew.to_json() if self.skew else None,
+            "refused": [],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run stands when the call returns."""
+
+    run_id: int
+    table: str
+    strategy: str
+    state: str
+    rows_copied: int
+    rows_applied: int
+    rows_checked: int
+    mismatches: int
+    attempts: int
+    blocked_ms: float
+    duration_s: float
+    retained_table: str | None
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "run_id": self.run_id,
+            "table": self.table,
+            "strategy": self.strategy,
+            "state": self.state,
+            "rows_copied": self.rows_copied,
+            "rows_applied": self.rows_applied,
+            "parity": {"rows_checked": self.rows_checked, "mismatches": self.mismatches},
+            "cutover": {"attempts": self.attempts, "blocked_ms": round(self.blocked_ms, 1)},
+            "duration_s": round(self.duration_s, 2),
+            "retained_table": self.retained_table,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """One run as `status` shows it."""
+
+    result: RunResult
+    phase: str
+    note: str
+    is_live: bool
+    pages_copied: int
+    pages_total: int
+    backlog_bytes: int
+    next_step: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **self.result.to_json(),
+            "phase": self.phase,
+            "note": self.note,
+            "live": self.is_live,
+            "pages_copied": self.pages_copied,
+            "pages_total": self.pages_total,
+            "backlog_bytes": self.backlog_bytes,
+            "next": self.next_step,
+        }

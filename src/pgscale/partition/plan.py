@@ -1,0 +1,425 @@
+"""Turn facts into a MirrorPlan: every step with its SQL, lock, longest wait, undo and reason. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from pgscale.catalog.model import TableFacts
+from pgscale.core.model import QName, Step, quote_ident
+from pgscale.errors import RefusedError, UsageError
+from pgscale.livecopy import ddl as live
+from pgscale.livecopy.model import Pair
+from pgscale.partition import bounds, ddl
+from pgscale.partition.checks import find_reasons, refuse_kind
+from pgscale.partition.keys import Keys, decide_keys
+from pgscale.partition.model import MOST_LEAVES, By, Estimate, Leaf, MirrorPlan, Options, Skew
+from pgscale.partition.reader import MOST_VALUES, KeyValues
+from pgscale.partition.swap import Swap
+
+# Rows of 400 bytes copied, indexed and verified by two workers took about 4 µs each on two cores; used until a
+# run has measured its own rate.
+BYTES_PER_SECOND = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schemas:
+    """Where the copy waits and where the old table is kept: one pair of schemas a table."""
+
+    new: str
+    old: str
+
+    @staticmethod
+    def of(oid: int) -> Schemas:
+        return Schemas(new=f"pgscale_new_{oid}", old=f"pgscale_old_{oid}")
+
+
+def check_request(facts: TableFacts, by: By, options: Options) -> Keys:
+    """Refuse what cannot be done with this table, before its rows are looked at.
+
+    Raises:
+        UsageError: a column that does not exist, a number out of range; RefusedError: with every reason.
+    """
+    kind = refuse_kind(facts)
+    if kind is not None:
+        raise RefusedError(kind, consequence="Nothing was changed.", reasons=())
+    for name in by.columns:
+        if facts.column(name) is None:
+            known = ", ".join(quote_ident(c.name) for c in facts.columns[:20])
+            raise UsageError(
+                f"{facts.table.qname} has no column {quote_ident(name)}.", hint=f"Its columns are {known}."
+            )
+    if by.method == "hash":
+        if options.partitions is None:
+            raise UsageError("--by hash needs --partitions N.")
+        if not 1 <= options.partitions <= MOST_LEAVES:
+            raise UsageError(
+                f"{options.partitions} partitions cannot be made; give a number from 1 to {MOST_LEAVES}.",
+                hint="Tens to a few hundred serve well: every unpruned query locks each of them.",
+            )
+    elif options.partitions is not None:
+        raise UsageError(f"--partitions is for hash; a {by.method} makes as many as its key needs.")
+    if options.values and by.method != "list":
+        raise UsageError(f"--values is for list, not for {by.method}.")
+    keys = decide_keys(facts, by)
+    reasons = find_reasons(facts, by, options, keys)
+    if reasons:
+        raise RefusedError(
+            f"{facts.table.qname} is not partitioned: {len(reasons)} thing"
+            f"{'s stand' if len(reasons) > 1 else ' stands'} in the way.",
+            reasons=reasons,
+            consequence="Nothing was changed.",
+        )
+    return keys
+
+
+def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -> tuple[Leaf, ...]:
+    """Return the partitions for what occurs in the key.
+
+    Raises:
+        RefusedError: rows that no partition would take.
+    """
+    name, namer = facts.table.name, bounds.Namer(facts.taken_names)
+    column = facts.column(by.columns[0])
+    assert column is not None
+    if by.method == "hash":
+        assert options.partitions is not None
+        return bounds.hash_leaves(name, options.partitions, namer)
+    nullable = not column.not_null
+    if by.method == "range":
+        if found.has_null:
+            raise RefusedError(
+                f"Column {quote_ident(column.name)} holds NULL, which has no place in a range.",
+                consequence="Nothing was changed.",
+                hint="Give such rows a value first, or partition by hash or list.",
+            )
+        leaves = bounds.range_leaves(name, _plain_type(column.type), by.step, found.extent, namer)
+    else:
+        if found.values is None:
+            raise RefusedError(
+                f"Column {quote_ident(column.name)} holds more than {MOST_VALUES} different values.",
+                consequence="Nothing was changed.",
+                hint="A list is for few values; partition by hash or range.",
+            )
+        missed = sorted(set(found.values) - set(options.values)) if options.values else []
+        if missed:
+            shown = ", ".join(repr(v) for v in missed[:10])
+            raise RefusedError(
+                f"Rows hold {len(missed)} value{'s' if len(missed) > 1 else ''} of {quote_ident(column.name)}"
+                f" that --values does not name: {shown}{', …' if len(missed) > 10 else ''}.",
+                consequence="Nothing was changed.",
+                hint="Name them too, or leave --values out to give each its partition.",
+            )
+        values = tuple(dict.fromkeys(options.values or found.values))
+        leaves = bounds.list_leaves(name, values, namer, with_null=nullable)
+    if options.default_partition or not leaves:
+        leaves += (bounds.default_leaf(name, namer),)
+    return leaves
+
+
+def _plain_type(type_name: str) -> str:
+    """Return the type without its modifier: `timestamp(3) with time zone` → `timestamp with time zone`."""
+    head, _, tail = type_name.partition("(")
+    rest = tail.partition(")")[2]
+    return (head + rest).strip()
+
+
+def make_plan(
+    facts: TableFacts,
+    by: By,
+    options: Options,
+    keys: Keys,
+    found: KeyValues,
+    skew: Skew | None,
+    notes: tuple[str, ...] = (),
+) -> MirrorPlan:
+    """Return the whole run as data.
+
+    Args:
+        facts: the table; by, options: what was asked; keys: from check_request.
+        found: what occurs in the partition key.
+        skew: expected evenness, None when there are no statistics.
+        notes: further warnings found by readers.
+    """
+    if any(c in _nullable(facts) for c in by.columns) and found.has_null and _primary_grows(facts, keys):
+        raise RefusedError(
+            f"The primary key would grow by {', '.join(by.columns)}, which holds NULL.",
+            consequence="Nothing was changed.",
+            hint="Give such rows a value first.",
+        )
+    leaves = make_leaves(facts, by, options, found)
+    table, schemas = facts.table.qname, Schemas.of(facts.table.oid)
+    stage = QName(schema=schemas.new, name=table.name)
+    retained = QName(schema=schemas.old, name=table.name)
+    stored = tuple(c.name for c in facts.stored_columns)
+    everything = tuple(c.name for c in facts.columns)
+    leaf_names = tuple(QName(schema=table.schema, name=leaf.name) for leaf in leaves)
+    forward = Pair(
+        source=table,
+        target=stage,
+        work_schema=schemas.new,
+        identity=keys.identity,
+        placement=keys.placement,
+        columns=stored,
+        all_columns=everything,
+    )
+    reverse = Pair(
+        source=table,
+        target=retained,
+        work_schema=schemas.old,
+        identity=keys.identity,
+        placement=(),
+        columns=stored,
+        all_columns=everything,
+        source_leaves=leaf_names,
+    )
+    swap = Swap(facts, forward, reverse, leaves)
+    statements = swap.statements()
+    plan = MirrorPlan(
+        table=table,
+        table_oid=facts.table.oid,
+        owner=facts.table.owner,
+        server_version=facts.server_version,
+        options=options,
+        leaves=leaves,
+        steps=(),
+        forward=forward,
+        reverse=reverse,
+        statements=statements,
+        fingerprint=facts.fingerprint,
+        warnings=_warnings(facts, skew) + notes,
+        changes=_changes(facts, by, keys),
+        estimate=estimate(facts, options),
+        skew=skew,
+    )
+    steps = _steps(plan, facts, by, keys, schemas)
+    return MirrorPlan(
+        **{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps
+    )
+
+
+def _nullable(facts: TableFacts) -> frozenset[str]:
+    return frozenset(c.name for c in facts.columns if not c.not_null)
+
+
+def _primary_grows(facts: TableFacts, keys: Keys) -> bool:
+    return any(i.is_primary and i.oid in keys.grown for i in facts.indexes)
+
+
+def estimate(facts: TableFacts, options: Options) -> Estimate:
+    """Estimate disk, WAL and time: the copy has the size of the table, and WAL is written for heap and indexes."""
+    table = facts.table
+    size = table.heap_bytes + table.toast_bytes + table.index_bytes
+    workers = options.workers or 2
+    return Estimate(
+        rows=max(0, round(table.reltuples)),
+        disk_bytes=size,
+        wal_bytes=round(size * 1.1),
+        duration_s=size / BYTES_PER_SECOND / max(1, min(workers, 4)) * 2,
+        basis=f"{BYTES_PER_SECOND // 1_000_000} MB/s of table and index per two workers, unthrottled, no other load",
+    )
+
+
+def _changes(facts: TableFacts, by: By, keys: Keys) -> tuple[str, ...]:
+    """What the application will notice after the cut-over."""
+    key = ", ".join(quote_ident(c) for c in by.columns)
+    changes = [f"Queries without a condition on {key} read every partition, and lock each of them."]
+    for index in facts.indexes:
+        missing = keys.grown.get(index.oid)
+        if missing:
+            old = ", ".join(quote_ident(c) for c in index.key_columns)
+            new = ", ".join(quote_ident(c) for c in (*index.key_columns, *missing))
+            changes.append(
+                f"{quote_ident(index.name)} becomes unique on ({new}): ({old}) alone may repeat, cannot be"
+                f" referenced by a foreign key, and INSERT … ON CONFLICT ({old}) must name ({new})."
+            )
+    forced = [c for c in by.columns if _primary_grows(facts, keys) and c in _nullable(facts)]
+    if forced:
+        changes.append(f"Column {', '.join(map(quote_ident, forced))} becomes NOT NULL as part of the primary key.")
+    changes.append(
+        f"An UPDATE of {key} that moves a row to another partition can meet a concurrent change of that row"
+        " with error 40001: retry it."
+    )
+    for trigger in facts.triggers:
+        if trigger.is_row and any(
+            word in trigger.source.lower() for word in ("tg_table_name", "tg_relid", "tg_relname")
+        ):
+            changes.append(
+                f"Trigger {quote_ident(trigger.name)} reads TG_TABLE_NAME or TG_RELID, which will be the partition."
+            )
+    for publication in facts.publications:
+        if publication.is_member and not publication.via_root:
+            changes.append(
+                f"Publication {quote_ident(publication.name)} is set to publish_via_partition_root, so that"
+                " subscribers keep seeing one table."
+            )
+    return tuple(changes)
+
+
+def _warnings(facts: TableFacts, skew: Skew | None) -> tuple[str, ...]:
+    warnings: list[str] = []
+    if skew is not None and skew.largest_over_mean > 1.5:
+        name, rows = max(skew.rows_per_leaf, key=lambda pair: pair[1])
+        warnings.append(
+            f"The key is uneven: {name} would hold about {rows:,} rows, {skew.largest_over_mean:.1f} times the mean."
+        )
+    if not facts.table.sees_all_sessions:
+        warnings.append(
+            "Other roles' transactions cannot be seen: one that took its snapshot before the cut-over can read"
+            " the table as it was moments earlier (its writes get 40001). GRANT pg_read_all_stats lets the"
+            " cut-over wait for them."
+        )
+    return tuple(warnings)
+
+
+def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Schemas) -> tuple[Step, ...]:
+    pair, stage, table = plan.forward, plan.forward.target, plan.table
+    namer = bounds.Namer(facts.taken_names | {leaf.name for leaf in plan.leaves})
+    lock = f"{plan.options.lock_timeout_s * 1000:.0f} ms for the lock, then free"
+    none = "no one waits"
+    make_schemas = tuple(
+        ddl.text(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(s))) for s in (schemas.new, schemas.old)
+    )
+    steps = [
+        Step(
+            id="prepare",
+            title=f"Make the empty partitioned copy with {len(plan.leaves)} partitions",
+            kind="sql",
+            sql=(
+                *make_schemas,
+                *ddl.table_statements(facts, by, keys, stage),
+                *(s for leaf in plan.leaves for s in ddl.leaf_statements(facts, leaf, stage)),
+                *live.capture_objects(pair),
+            ),
+            lock="none",
+            longest_wait=none,
+            undo=plan.statements.drop_new,
+            reason="The copy has no indexes yet: building them after the copy is faster and makes better indexes.",
+        ),
+        Step(
+            id="capture",
+            title="Begin to log the keys of changed rows",
+            kind="locked",
+            sql=live.capture_triggers(pair, table),
+            lock="SHARE ROW EXCLUSIVE",
+            longest_wait=lock,
+            undo=plan.statements.abort_triggers,
+            reason="Waits for open writers, in short attempts, so that no write escapes the log.",
+        ),
+        Step(
+            id="copy",
+            title="Copy the rows by page ranges",
+            kind="copy",
+            sql=(live.copy(pair),),
+            lock="ACCESS SHARE",
+            longest_wait=none,
+            undo=(),
+            reason="Short transactions, each with its ledger row; sequential reads, no index needed.",
+        ),
+        Step(
+            id="scrub",
+            title="Remove copied rows that changed meanwhile",
+            kind="scrub",
+            sql=tuple(
+                live.scrub(pair, QName(schema=table.schema, name=leaf.name)) for leaf in plan.leaves
+            ),
+            lock="none",
+            longest_wait=none,
+            undo=(),
+            reason="A row updated during the copy may have been copied twice; apply brings it back as it is.",
+        ),
+    ]
+    attach: list[str] = []
+    ordered = sorted(facts.indexes, key=lambda i: (not i.is_primary, i.name))
+    parents = tuple(s for i in ordered for s in ddl.parent_index_statements(facts, keys, i, stage))
+    for leaf in plan.leaves:
+        statements: list[str] = []
+        for index in ordered:
+            name = ddl.leaf_index_name(namer, leaf, facts, index)
+            statements += ddl.leaf_index_statements(facts, keys, leaf, index, name)
+            attach.append(ddl.attach_index(stage, index, table.schema, name))
+        statements.append(ddl.text(sql.SQL("ANALYZE {}").format(sql.Identifier(table.schema, leaf.name))))
+        steps.append(
+            Step(
+                id=f"index:{leaf.name}",
+                title=f"Build the indexes of {leaf.name}",
+                kind="index",
+                sql=tuple(statements),
+                lock="none",
+                longest_wait=none,
+                undo=(),
+                reason="Leaves are built in parallel.",
+            )
+        )
+    steps += [
+        Step(
+            id="attach",
+            title="Complete the copy: parent indexes, constraints, statistics objects",
+            kind="sql",
+            sql=(*parents, *attach, *ddl.finishing_statements(facts, stage, plan.leaves)),
+            lock="none",
+            longest_wait=none,
+            undo=(),
+            reason="A parent index becomes valid when every leaf's is attached; no row is read.",
+        ),
+        Step(
+            id="apply",
+            title="Bring what changed since the copy began",
+            kind="apply",
+            sql=live.apply(pair),
+            lock="ACCESS SHARE",
+            longest_wait=none,
+            undo=(),
+            reason="Keys are taken from the log and their rows brought as they stand now: order does not matter.",
+        ),
+    ]
+    if plan.options.verify == "full":
+        steps.append(
+            Step(
+                id="verify",
+                title="Compare every row, byte for byte",
+                kind="verify",
+                sql=(live.verify_source(pair),),
+                lock="ACCESS SHARE",
+                longest_wait=none,
+                undo=(),
+                reason="A row that differs must be waiting in the log; anything else stops the run.",
+            )
+        )
+    steps += [
+        Step(
+            id="reverse",
+            title="Prepare the way back",
+            kind="sql",
+            sql=plan.statements.cutover_before,
+            lock="none",
+            longest_wait=none,
+            undo=(),
+            reason="From the cut-over on, changed keys are logged for undo.",
+        ),
+        Step(
+            id="cutover",
+            title="Drain the log to zero and exchange the tables",
+            kind="cutover",
+            sql=(plan.statements.lock_forward, *plan.statements.cutover),
+            lock="ACCESS EXCLUSIVE",
+            longest_wait=f"{plan.options.max_block_s * 1000:.0f} ms at most, then given up and tried again",
+            undo=(plan.statements.lock_reverse, *plan.statements.undo),
+            reason="One short transaction; when it would pass the limit it is rolled back.",
+        ),
+    ]
+    for number, settled in enumerate(plan.statements.settle):
+        steps.append(
+            Step(
+                id=f"settle:{number}",
+                title="Prove a foreign key",
+                kind="settle",
+                sql=settled,
+                lock="SHARE UPDATE EXCLUSIVE or SHARE ROW EXCLUSIVE",
+                longest_wait=lock,
+                undo=(),
+                reason="Foreign keys were enforced from the cut-over on; this makes them validated again.",
+            )
+        )
+    return tuple(steps)

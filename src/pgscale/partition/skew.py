@@ -1,0 +1,113 @@
+"""Expected rows per partition from the planner's statistics. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from pgscale.catalog.model import ColumnStatistics
+from pgscale.partition.model import Leaf, Skew
+
+
+def hash_skew(
+    leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics, remainders: list[int]
+) -> Skew:
+    """Spread the most common values where their hash puts them, and all other rows evenly.
+
+    Args:
+        rows: rows of the table.
+        statistics: of the (only) key column.
+        remainders: the remainder of each most common value, in the order of `statistics.values`.
+    """
+    counts = [0.0] * len(leaves)
+    frequencies = statistics.frequencies or []
+    for remainder, frequency in zip(remainders, frequencies, strict=False):
+        counts[remainder] += frequency * rows
+    rest = max(0.0, 1.0 - sum(frequencies)) * rows
+    # With few distinct values the rest is not even either: at most one value a partition can be wrong.
+    distinct = statistics.n_distinct if statistics.n_distinct > 0 else -statistics.n_distinct * rows
+    others = max(0, round(distinct) - len(frequencies))
+    if 0 < others < len(leaves):
+        for number in range(others):
+            counts[number] += rest / others
+    else:
+        counts = [c + rest / len(leaves) for c in counts]
+    return _skew(leaves, counts, f"pg_stats: {len(frequencies)} most common values and {rows:,} rows")
+
+
+def list_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics) -> Skew | None:
+    """Read each value's share from its frequency; values outside the common ones share the rest."""
+    shares: dict[str, float] = dict(
+        zip(statistics.values or [], statistics.frequencies or [], strict=False)
+    )
+    if not shares:
+        return None
+    counts: list[float] = []
+    known = 0.0
+    unknown: list[int] = []
+    for number, leaf in enumerate(leaves):
+        value = leaf.bound.removeprefix("FOR VALUES IN (").removesuffix(")")
+        text = value.strip("'").replace("''", "'")
+        if leaf.bound == "DEFAULT":
+            counts.append(0.0)
+        elif value == "NULL":
+            counts.append(statistics.null_frac * rows)
+            known += statistics.null_frac
+        elif text in shares:
+            counts.append(shares[text] * rows)
+            known += shares[text]
+        else:
+            unknown.append(number)
+            counts.append(0.0)
+    for number in unknown:
+        counts[number] = max(0.0, 1.0 - known) * rows / len(unknown)
+    filled = tuple(leaf for leaf in leaves if leaf.bound != "DEFAULT")
+    return _skew(filled, counts[: len(filled)], f"pg_stats: {len(shares)} most common values and {rows:,} rows")
+
+
+def _skew(leaves: tuple[Leaf, ...], counts: list[float], basis: str) -> Skew:
+    mean = sum(counts) / max(1, len(counts))
+    return Skew(
+        rows_per_leaf=tuple((leaf.name, round(count)) for leaf, count in zip(leaves, counts, strict=True)),
+        largest_over_mean=max(counts) / mean if mean > 0 else 1.0,
+        basis=basis,
+    )
+
+
+def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statistics: ColumnStatistics) -> Skew | None:
+    """Count the equal-depth histogram buckets whose middle lies in each range."""
+    ranges: list[tuple[object, object]] = []
+    filled = tuple(leaf for leaf in leaves if leaf.bound != "DEFAULT")
+    for leaf in filled:
+        low, _, high = leaf.bound.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
+        ranges.append((_comparable(low), _comparable(high)))
+    points = [(_comparable(v), 1.0) for v in histogram]
+    common = sum(statistics.frequencies or [])
+    weight = max(0.0, 1.0 - common - statistics.null_frac) / max(1, len(points))
+    points = [(p, weight) for p, _ in points]
+    points += [
+        (_comparable(v), f)
+        for v, f in zip(statistics.values or [], statistics.frequencies or [], strict=False)
+    ]
+    if not points:
+        return None
+    counts = [0.0] * len(filled)
+    for point, share in points:
+        for number, (low, high) in enumerate(ranges):
+            if type(point) is type(low) and low <= point < high:  # type: ignore[operator]  # because both are one type, just checked
+                counts[number] += share * rows
+                break
+    if not sum(counts):
+        return None
+    while len(counts) > 1 and counts[-1] == 0:
+        # Periods that are still to come are empty by design.
+        counts.pop()
+    return _skew(filled[: len(counts)], counts, f"pg_stats: histogram of {len(histogram)} bounds and {rows:,} rows")
+
+
+def _comparable(value: str) -> Decimal | str:
+    text = value.strip("'").removesuffix("+00")
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        # ISO dates compare as text; a date is its own midnight.
+        return text if " " in text else f"{text} 00:00:00"

@@ -1,0 +1,353 @@
+"""Compose the swap, what follows it, and the ways back. Pure: facts in, SQL text out.
+
+The copy waits in `pgscale_new_<oid>` under the table's own name and with its own index names; the old table is
+kept in `pgscale_old_<oid>`. So nothing is renamed: objects change schemas, and names stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from pgscale.catalog.model import Constraint, IncomingForeignKey, Publication, TableFacts, View
+from pgscale.core.model import QName
+from pgscale.livecopy import ddl as live
+from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
+from pgscale.livecopy.model import Pair
+from pgscale.partition.ddl import alter, comment_on, constraint_comment, role
+from pgscale.partition.model import Leaf, Statements
+
+GUARD = "_pgscale_guard"
+MARK = "_pgscale_cutover"
+
+
+class Swap:
+    """All statements around the swap of one table.
+
+    Args:
+        facts: the table as it is now.
+        forward: old → new; reverse: new → old.
+        leaves: the partitions, in the table's own schema.
+    """
+
+    def __init__(self, facts: TableFacts, forward: Pair, reverse: Pair, leaves: tuple[Leaf, ...]) -> None:
+        self.facts = facts
+        self.table = facts.table.qname
+        self.stage = forward.target
+        self.retained = reverse.target
+        self.forward = forward
+        self.reverse = reverse
+        self.leaves = tuple(QName(schema=self.table.schema, name=leaf.name) for leaf in leaves)
+        self.outgoing = tuple(c for c in facts.constraints if c.kind == "f")
+        self.incoming = tuple(f for f in facts.incoming if f.table_oid != facts.table.oid)
+
+    def statements(self) -> Statements:
+        return Statements(
+            cutover_before=self._reverse_objects(),
+            cutover=tuple(self._cutover()),
+            settle=tuple(self._settle()),
+            undo=tuple(self._undo()),
+            undo_settle=tuple(self._undo_settle()),
+            drop_new=tuple(self._drop_new()),
+            abort_triggers=live.drop_capture_triggers(self.table),
+            finish_triggers=tuple(self._finish_triggers()),
+            finish=tuple(self._finish()),
+            lock_forward=self._lock(only=True),
+            lock_reverse=self._lock(only=False),
+        )
+
+    def _lock(self, *, only: bool) -> str:
+        others = dict.fromkeys(_table_of(f) for f in self.incoming)
+        tables = [sql.SQL("{}{}").format(sql.SQL("ONLY " if only else ""), qualified(self.table))]
+        tables += [sql.SQL("ONLY {}").format(qualified(other)) for other in others]
+        return text(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables)))
+
+    def _reverse_objects(self) -> tuple[str, ...]:
+        """Made before the swap, because nothing of it touches the table the application uses."""
+        schema = self.reverse.work_schema
+        mark = QName(schema=schema, name=MARK)
+        create = [s for s in live.capture_objects(_as_stage(self.reverse, self.stage))]
+        create.append(text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(qualified(mark))))
+        # A transaction whose snapshot is older than the swap cannot see the mark, nor all rows of the new
+        # table: its writes would miss rows in silence. 40001 is what it must expect and retry anyway.
+        create.append(
+            text(
+                sql.SQL(
+                    "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+                    " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN"
+                    " IF NOT EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION USING ERRCODE ="
+                    " 'serialization_failure', MESSAGE = 'could not serialize access: the table was partitioned"
+                    " after this transaction took its snapshot'; END IF; RETURN NULL; END$pgscale$"
+                ).format(sql.Identifier(schema, GUARD), qualified(mark))
+            )
+        )
+        for leaf in self.leaves:
+            create += live.capture_triggers(self.reverse, leaf)
+        return tuple(create)
+
+    def _guard_trigger(self) -> str:
+        return text(
+            sql.SQL(
+                "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE ON {}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION {} ()"
+            ).format(ident(GUARD), qualified(self.table), sql.Identifier(self.reverse.work_schema, GUARD))
+        )
+
+    def _cutover(self) -> Iterator[str]:
+        yield from live.drop_capture_triggers(self.table)
+        yield from self._exchange(out_to=self.retained, in_from=self.stage)
+        yield from self._publish_via_root(enable=True)
+        if self.facts.triggers:
+            yield alter(self.retained, sql.SQL("DISABLE TRIGGER USER"), only=True)
+        yield from self._triggers()
+        yield from self._row_security()
+        for constraint in self.outgoing:
+            for leaf in self.leaves:
+                yield _add_foreign_key(leaf, constraint.name, constraint.definition)
+        for foreign in self.incoming:
+            yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
+        yield from live.capture_triggers(self.reverse, self.table)
+        yield text(
+            sql.SQL("INSERT INTO {} VALUES (pg_catalog.clock_timestamp())").format(
+                sql.Identifier(self.reverse.work_schema, MARK)
+            )
+        )
+        yield self._guard_trigger()
+
+    def _exchange(self, *, out_to: QName, in_from: QName) -> Iterator[str]:
+        """Move the present table away and the other one in, with everything that follows the name."""
+        for publication in self._member_publications():
+            yield _publication(publication, sql.SQL("DROP TABLE {}").format(qualified(self.table)))
+        for foreign in self.incoming:
+            yield alter(
+                _table_of(foreign), sql.SQL("DROP CONSTRAINT {}").format(ident(foreign.name)), only=True
+            )
+        for constraint in self.outgoing:
+            # On the new table the constraint may still stand on its leaves only (before it has settled).
+            yield alter(self.table, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
+        serials = [s for s in self.facts.sequences if not s.is_identity]
+        for sequence in serials:
+            yield text(
+                sql.SQL("ALTER SEQUENCE {} OWNED BY NONE").format(
+                    sql.Identifier(sequence.schema, sequence.name)
+                )
+            )
+        for sequence in self.facts.sequences:
+            if sequence.is_identity:
+                yield text(
+                    sql.SQL(
+                        "SELECT pg_catalog.setval({}::pg_catalog.regclass, last_value, is_called) FROM {}"
+                    ).format(
+                        sql.Literal(text(sql.Identifier(in_from.schema, sequence.name))),
+                        sql.Identifier(sequence.schema, sequence.name),
+                    )
+                )
+        yield from self._move(self.table, out_to.schema)
+        yield from self._move(in_from, self.table.schema)
+        for sequence in serials:
+            yield text(
+                sql.SQL("ALTER SEQUENCE {} OWNED BY {}").format(
+                    sql.Identifier(sequence.schema, sequence.name),
+                    sql.Identifier(self.table.schema, self.table.name, sequence.column_name),
+                )
+            )
+        for statistics in self.facts.statistics:
+            yield _statistics(QName(schema=statistics.schema, name=statistics.name), out_to.schema)
+            yield _statistics(QName(schema=in_from.schema, name=statistics.name), statistics.schema)
+        for view in self.facts.views:
+            yield _view(view)
+        for function in self.facts.functions:
+            if function.definition is not None:
+                yield function.definition
+        for publication in self._member_publications():
+            yield _publication(publication, _publication_member(publication, self.table))
+
+    def _publish_via_root(self, *, enable: bool) -> Iterator[str]:
+        """Subscribers know the table, not its leaves."""
+        for publication in self._member_publications():
+            if not publication.via_root:
+                word = sql.SQL("true" if enable else "false")
+                yield _publication(publication, sql.SQL("SET (publish_via_partition_root = {})").format(word))
+
+    def _move(self, table: QName, schema: str) -> Iterator[str]:
+        yield alter(table, sql.SQL("SET SCHEMA {}").format(ident(schema)), only=False)
+
+    def _member_publications(self) -> tuple[Publication, ...]:
+        return tuple(p for p in self.facts.publications if p.is_member)
+
+    def _triggers(self) -> Iterator[str]:
+        for trigger in self.facts.triggers:
+            yield trigger.definition
+            if trigger.enabled != "O":
+                yield alter(self.table, _enabled(trigger.name, trigger.enabled))
+            if trigger.comment is not None:
+                on = sql.SQL("TRIGGER {} ON {}").format(ident(trigger.name), qualified(self.table))
+                yield comment_on(on, trigger.comment)
+
+    def _row_security(self) -> Iterator[str]:
+        if self.facts.table.row_security:
+            yield alter(self.table, sql.SQL("ENABLE ROW LEVEL SECURITY"))
+        if self.facts.table.force_row_security:
+            yield alter(self.table, sql.SQL("FORCE ROW LEVEL SECURITY"))
+        commands = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
+        for policy in self.facts.policies:
+            statement = sql.SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}").format(
+                ident(policy.name),
+                qualified(self.table),
+                sql.SQL("PERMISSIVE" if policy.is_permissive else "RESTRICTIVE"),
+                trusted(commands[policy.command]),
+                sql.SQL(", ").join(role(name) for name in policy.roles),
+            )
+            if policy.using_sql is not None:
+                statement += sql.SQL(" USING ({})").format(trusted(policy.using_sql))
+            if policy.check_sql is not None:
+                statement += sql.SQL(" WITH CHECK ({})").format(trusted(policy.check_sql))
+            yield text(statement)
+            if policy.comment is not None:
+                on = sql.SQL("POLICY {} ON {}").format(ident(policy.name), qualified(self.table))
+                yield comment_on(on, policy.comment)
+
+    def _settle(self) -> Iterator[tuple[str, ...]]:
+        """After the swap, one transaction each: prove the foreign keys without holding anything up."""
+        for constraint in self.outgoing:
+            if constraint.is_validated:
+                for leaf in self.leaves:
+                    yield (_validate(leaf, constraint.name),)
+            # With valid constraints on every leaf this is a matter of the catalog: no row is read.
+            statements = [_add_parent_foreign_key(self.table, constraint)]
+            if constraint.comment is not None:
+                statements.append(constraint_comment(constraint.name, self.table, constraint.comment))
+            yield tuple(statements)
+        yield from self._settle_incoming()
+
+    def _settle_incoming(self) -> Iterator[tuple[str, ...]]:
+        for foreign in self.incoming:
+            if foreign.is_validated:
+                yield (_validate(_table_of(foreign), foreign.name),)
+            if foreign.comment is not None:
+                yield (constraint_comment(foreign.name, _table_of(foreign), foreign.comment),)
+
+    def _undo(self) -> Iterator[str]:
+        yield from live.drop_capture_triggers(self.table)
+        yield text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(GUARD), qualified(self.table)))
+        yield from self._exchange(out_to=self.stage, in_from=self.retained)
+        for constraint in self.outgoing:
+            for leaf in self.leaves:
+                yield alter(leaf, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
+        yield from self._publish_via_root(enable=False)
+        for trigger in self.facts.triggers:
+            if trigger.enabled != "D":
+                yield alter(self.table, _enabled(trigger.name, trigger.enabled), only=True)
+        for constraint in self.outgoing:
+            yield _add_foreign_key(self.table, constraint.name, constraint.definition)
+        for foreign in self.incoming:
+            yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
+
+    def _undo_settle(self) -> Iterator[tuple[str, ...]]:
+        for constraint in self.outgoing:
+            if constraint.is_validated:
+                yield (_validate(self.table, constraint.name),)
+            if constraint.comment is not None:
+                yield (constraint_comment(constraint.name, self.table, constraint.comment),)
+        yield from self._settle_incoming()
+
+    def _drop_new(self) -> Iterator[str]:
+        """Drop the partitioned copy and both directions' objects; the table itself is not touched."""
+        yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(qualified(self.stage)))
+        yield from self._drop_work()
+
+    def _drop_work(self) -> Iterator[str]:
+        guard = sql.Identifier(self.reverse.work_schema, GUARD)
+        yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(guard))
+        yield text(
+            sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.reverse.work_schema, MARK))
+        )
+        for pair in (self.reverse, self.forward):
+            yield from live.drop_capture_objects(pair)
+        for schema in (self.reverse.work_schema, self.forward.work_schema):
+            yield text(sql.SQL("DROP SCHEMA IF EXISTS {}").format(ident(schema)))
+
+    def _finish_triggers(self) -> Iterator[tuple[str, ...]]:
+        yield (
+            *live.drop_capture_triggers(self.table),
+            text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(GUARD), qualified(self.table))),
+        )
+        for leaf in self.leaves:
+            yield live.drop_capture_triggers(leaf)
+
+    def _finish(self) -> Iterator[str]:
+        yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(qualified(self.retained)))
+        yield from self._drop_work()
+
+
+def _as_stage(reverse: Pair, stage: QName) -> Pair:
+    """The same direction while the new table still waits in its staging schema."""
+    return Pair(
+        source=stage,
+        target=reverse.target,
+        work_schema=reverse.work_schema,
+        identity=reverse.identity,
+        placement=reverse.placement,
+        columns=reverse.columns,
+        all_columns=reverse.all_columns,
+        source_leaves=reverse.source_leaves,
+    )
+
+
+def _table_of(foreign: IncomingForeignKey) -> QName:
+    return QName(schema=foreign.schema, name=foreign.table_name)
+
+
+def _enabled(trigger: str, enabled: str) -> sql.Composed:
+    words = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS", "O": "ENABLE"}
+    return sql.SQL("{} TRIGGER {}").format(trusted(words[enabled]), ident(trigger))
+
+
+def _add_foreign_key(table: QName, name: str, definition: str) -> str:
+    body = definition.removesuffix(" NOT VALID")
+    return alter(
+        table, sql.SQL("ADD CONSTRAINT {} {} NOT VALID").format(ident(name), trusted(body)), only=True
+    )
+
+
+def _add_parent_foreign_key(table: QName, constraint: Constraint) -> str:
+    action = sql.SQL("ADD CONSTRAINT {} {}").format(ident(constraint.name), trusted(constraint.definition))
+    return alter(table, action)
+
+
+def _validate(table: QName, name: str) -> str:
+    return alter(table, sql.SQL("VALIDATE CONSTRAINT {}").format(ident(name)), only=True)
+
+
+def _statistics(name: QName, schema: str) -> str:
+    return text(sql.SQL("ALTER STATISTICS {} SET SCHEMA {}").format(qualified(name), ident(schema)))
+
+
+def _view(view: View) -> str:
+    """Replace the view by its own text: names resolve anew, and the view keeps its oid, grants and dependents."""
+    options: list[sql.Composable] = []
+    for option in view.reloptions or []:
+        key, _, value = option.partition("=")
+        options.append(sql.SQL("{} = {}").format(trusted(key), sql.Literal(value)))
+    return text(
+        sql.SQL("CREATE OR REPLACE VIEW {} ({}){} AS {}").format(
+            sql.Identifier(view.schema, view.name),
+            names(view.columns),
+            sql.SQL(" WITH ({})").format(sql.SQL(", ").join(options)) if options else sql.SQL(""),
+            trusted(view.definition.rstrip().rstrip(";")),
+        )
+    )
+
+
+def _publication(publication: Publication, action: sql.Composable) -> str:
+    return text(sql.SQL("ALTER PUBLICATION {} {}").format(ident(publication.name), action))
+
+
+def _publication_member(publication: Publication, table: QName) -> sql.Composed:
+    member = sql.SQL("ADD TABLE {}").format(qualified(table))
+    if publication.columns:
+        member += sql.SQL(" ({})").format(names(publication.columns))
+    if publication.where_sql is not None:
+        member += sql.SQL(" WHERE ({})").format(trusted(publication.where_sql))
+    return member

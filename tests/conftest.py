@@ -1,0 +1,130 @@
+"""Fixtures: real servers, one fresh database a test. See support/servers.py for how servers are shared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # for `tools`, which is not installed
+
+from tools.servers import in_ci  # noqa: E402
+
+from pgscale.embedded import Server  # noqa: E402
+from support import servers  # noqa: E402
+from support.bouncer import Bouncer, MissingBouncerError, PoolMode  # noqa: E402
+from support.servers import Database  # noqa: E402
+
+ROOT = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "versions(*majors): run on these PostgreSQL versions, or on `versions('all')`; without it on 18",
+    )
+    if not hasattr(config, "workerinput"):
+        servers.clear_abandoned_roots()
+        config.stash[ROOT] = servers.make_root()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # Not pytest_sessionfinish: the controller's comes before its workers are gone.
+    if ROOT in config.stash:
+        servers.clear_root(config.stash[ROOT])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("versions")
+    if marker is None:
+        return
+    if "pg_version" not in metafunc.fixturenames:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid} names versions but uses no server")
+    majors = servers.ALL_VERSIONS if marker.args == ("all",) else marker.args
+    metafunc.parametrize("pg_version", majors, indirect=True, ids=[f"pg{major}" for major in majors])
+
+
+@pytest.fixture
+def pg_version(request: pytest.FixtureRequest) -> int:
+    """The major version this test runs on; `@pytest.mark.versions(16, 18)` or `versions("all")` set it."""
+    version: int = getattr(request, "param", servers.DEFAULT_VERSION)
+    _need(version)
+    return version
+
+
+def _need(version: int) -> None:
+    try:
+        servers.binaries(version)
+    except servers.MissingServerError as error:
+        _leave_out(str(error))
+
+
+def _leave_out(reason: str) -> NoReturn:
+    """Skip; in CI fail, so that CI never passes on fewer servers than it says."""
+    if in_ci():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def server(pg_version: int) -> Server:
+    """The session's shared server; never stop it."""
+    return servers.shared_server(pg_version)
+
+
+@pytest.fixture
+def database_factory(request: pytest.FixtureRequest, pg_version: int) -> Iterator[Callable[..., Database]]:
+    """`database_factory()` makes one more database; `server=` puts it on a private server."""
+    made: list[Database] = []
+
+    def make(server: Server | None = None) -> Database:
+        where = server if server is not None else request.getfixturevalue("server")
+        made.append(servers.create_database(where))
+        return made[-1]
+
+    yield make
+    for database in reversed(made):
+        database.drop()
+
+
+@pytest.fixture
+def database(server: Server, database_factory: Callable[..., Database]) -> Database:
+    """A fresh database on the shared server, owned by a fresh role without superuser rights."""
+    return database_factory(server)
+
+
+@pytest.fixture
+def private_server(pg_version: int) -> Iterator[Callable[..., Server]]:
+    """`private_server({"fsync": "on"}, version=16)` starts a server this test may stop, crash and restart."""
+    made: list[Server] = []
+
+    def make(settings: Mapping[str, str] | None = None, *, version: int | None = None) -> Server:
+        major = version if version is not None else pg_version
+        _need(major)
+        made.append(servers.private_server(major, settings or {}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop("immediate")
+
+
+@pytest.fixture
+def bouncer() -> Iterator[Callable[..., Bouncer]]:
+    """`bouncer(database.dsn, "transaction")` puts a PgBouncer in front of a database."""
+    made: list[Bouncer] = []
+
+    def make(dsn: str, pool_mode: PoolMode, settings: Mapping[str, str] | None = None) -> Bouncer:
+        try:
+            made.append(Bouncer(dsn, pool_mode, settings))
+        except MissingBouncerError as error:
+            _leave_out(str(error))
+        return made[-1].start()
+
+    yield make
+    for each in made:
+        each.stop()

@@ -1,0 +1,1 @@
+"""What tests stand on: servers, databases, clients, a PgBouncer. Import it as `support`."""

@@ -1,0 +1,1 @@
+"""The parts of the partitioning benchmark; see ../bench_partition.py."""
