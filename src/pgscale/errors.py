@@ -53,9 +53,7 @@ class RefusedError(PgscaleError):
 
     exit_code = 4
 
-    def __init__(
-        self, fact: str, *, reasons: tuple[str, ...] = (), consequence: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, fact: str, *, reasons: tuple[str, ...] = (), consequence: str = "", hint: str = "") -> None:
         super().__init__(fact, consequence=consequence, hint=hint)
         self.reasons = reasons
 

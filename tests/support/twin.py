@@ -1,7 +1,7 @@
 """A load that writes everything twice: to a table under conversion and to a twin that nobody touches.
 
-Every statement runs on `t_twin` first and then, word for word, on `t`, in one transaction. Both must report
-the same rows; at the end both must hold the same rows. Locks are therefore always taken in the same order, and
+Every statement runs on `t_twin` first and then, word for word, on `t`, in one transaction. Both must
+report the same rows; at the end both must hold the same rows. Locks are always taken in the same order, and
 whoever waits waits for the twin.
 
 Who may write what:

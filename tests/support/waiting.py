@@ -1,4 +1,4 @@
-"""A run that was told not to cut over: it waits in a thread, applying, until it is ordered to go on or to stop."""
+"""A run that was told not to cut over: it waits in a thread, applying, until ordered to go on or to stop."""
 
 from __future__ import annotations
 

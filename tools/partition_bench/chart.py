@@ -19,7 +19,7 @@ _LABEL_SHARE = 0.045
 
 
 def draw(run: LoadRun, *, server: str, rate: float, target: Path) -> tuple[Path, Path]:
-    """Draw p50, p99 and the slowest of every quarter of a second, the phases shaded, the cut-over marked.
+    """Draw p50, p99 and the slowest of every half a second, the phases shaded, the cut-over marked.
 
     Args:
         target: the path without its suffix.
@@ -70,11 +70,11 @@ def _draw_phases(axes: Any, run: LoadRun) -> None:
         at = cutovers[-1]["end_s"] - started_s
         axes.axvline(at, color="#1e8449", linewidth=1.2)
         blocked = run["run"]["result"]["cutover"]["blocked_ms"]
-        _label(axes, at, f"cut-over, {blocked:.0f} ms", "#1e8449")
+        _label(axes, at, f"cut-over, {blocked:.0f} ms ", "#1e8449", side="right")
 
 
-def _label(axes: Any, at: float, text: str, color: str) -> None:
+def _label(axes: Any, at: float, text: str, color: str, side: str = "center") -> None:
     axes.text(
-        at, 0.02, text, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
+        at, 0.02, text, transform=axes.get_xaxis_transform(), ha=side, va="bottom",
         rotation=90, color=color, fontsize=8,
     )  # fmt: skip

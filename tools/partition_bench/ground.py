@@ -71,9 +71,7 @@ def fresh_copy(server: Server, source: str) -> Generator[str]:
     with connect(server) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(target))
         connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-                target, sql.Identifier(source)
-            )
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(target, sql.Identifier(source))
         )
         connection.execute("CHECKPOINT")
     try:

@@ -16,7 +16,7 @@ from pgscale.embedded import Server
 
 PARTITIONS = 16
 CLIENTS = 8
-BUCKET_S = 0.25
+BUCKET_S = 0.5
 
 _SOURCE = "tpcb"
 _SETTLE_S = 5.0
@@ -117,7 +117,7 @@ def _window(samples: Sequence[Sample]) -> Window:
 
 
 def _buckets(samples: Sequence[Sample], started_s: float, before_s: float) -> list[Bucket]:
-    """Summarize the samples by quarters of a second; those in which nothing was served are left out."""
+    """Summarize the samples by halves of a second; those in which nothing was served are left out."""
     buckets: list[Bucket] = []
     if not samples:
         return buckets

@@ -296,5 +296,6 @@ class ColumnStatistics:
 
     n_distinct: float
     null_frac: float
+    correlation: float | None
     frequencies: list[float] | None
     values: list[str] | None

@@ -376,7 +376,7 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
        AND d.refobjid = %(oid)s::int8::pg_catalog.oid))));
 
 -- name: column_statistics
-SELECT s.n_distinct::float8 AS n_distinct, s.null_frac::float8 AS null_frac,
+SELECT s.n_distinct::float8 AS n_distinct, s.null_frac::float8 AS null_frac, s.correlation::float8 AS correlation,
   s.most_common_freqs::float8[] AS frequencies, s.most_common_vals::text::text[] AS values
 FROM pg_catalog.pg_stats s
 WHERE s.schemaname = %(schema)s::text AND s.tablename = %(table)s::text AND s.attname = %(column)s::text

@@ -91,9 +91,7 @@ def read_table(session: Session, oid: int) -> model.TableFacts:
             publications=_all(session, model.Publication, "publications", oid=oid),
             views=_all(session, model.View, "dependent_views", oid=oid),
             functions=_all(session, model.Function, "dependent_functions", oid=oid),
-            row_type_users=tuple(
-                row[0] for row in session.execute(_query(session, "row_type_users"), {"oid": oid})
-            ),
+            row_type_users=tuple(row[0] for row in session.execute(_query(session, "row_type_users"), {"oid": oid})),
             other_dependents=tuple(
                 row[0] for row in session.execute(_query(session, "other_dependents"), {"oid": oid})
             ),

@@ -18,7 +18,7 @@ from pgscale.partition import Options
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`250ms`, `1s`, `2min`: seconds."""
 
     name = "duration"
@@ -59,13 +59,19 @@ def goal(function: F) -> F:
         ),
         click.option("--max-block", type=DURATION, default="1s", show_default=True, help="Longest cut-over lock."),
         click.option(
-            "--lock-timeout", type=DURATION, default="100ms", show_default=True, help="Longest wait for a lock."
+            "--lock-timeout",
+            type=DURATION,
+            default="100ms",
+            show_default=True,
+            help="Longest wait for a lock.",
         ),
+        click.option("--max-replica-lag", type=DURATION, default="10s", show_default=True, help="Hold above this lag."),
         click.option(
-            "--max-replica-lag", type=DURATION, default="10s", show_default=True, help="Hold above this lag."
-        ),
-        click.option(
-            "--chunk-target", type=DURATION, default="250ms", show_default=True, help="Longest time of a chunk."
+            "--chunk-target",
+            type=DURATION,
+            default="250ms",
+            show_default=True,
+            help="Longest time of a chunk.",
         ),
         click.option(
             "--verify",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
@@ -20,7 +20,7 @@ LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
+def watching() -> Generator[Watch]:
     """Yield a watcher that draws on stderr for as long as the block runs."""
     console = Console(stderr=True)
     if console.is_terminal:
@@ -73,9 +73,7 @@ class _Bars:
                 return
             if phase not in self._tasks:
                 self._tasks[phase] = self._bars.add_task(phase, total=None, detail="")
-            self._bars.update(
-                self._tasks[phase], total=moment.total, completed=moment.done, detail=describe(moment)
-            )
+            self._bars.update(self._tasks[phase], total=moment.total, completed=moment.done, detail=describe(moment))
 
 
 class _Lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgscale import partition
-from pgscale.core.model import Report, Watch
+from pgscale.core.model import Json, Report, Watch
 from pgscale.core.units import format_bytes, format_duration
 from pgscale.errors import RefusedError
 from pgscale.partition import MirrorPlan, Options, RunResult, RunStatus
@@ -18,7 +18,7 @@ def plan(dsn: str | None, table: str, options: Options, *, verbose: bool) -> Rep
     except RefusedError as error:
         if not error.reasons:
             raise
-        data = {"table": table, "options": options.to_json(), "refused": list(error.reasons)}
+        data: Json = {"table": table, "options": options.to_json(), "refused": list(error.reasons)}
         lines = [error.fact, *(f"  - {reason}" for reason in error.reasons), "Nothing was changed."]
         return Report(data=data, text="\n".join(lines), exit_code=error.exit_code)
     return Report(data=made.to_json(), text=_plan_text(made, verbose=verbose))

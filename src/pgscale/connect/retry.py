@@ -53,6 +53,6 @@ def retrying(
         stop=tenacity.stop_after_delay(give_up_after_s),
         before_sleep=told,
         reraise=True,
-        **({} if sleep is None else {"sleep": sleep}),
+        sleep=sleep or tenacity.nap.sleep,
     )
     return retry(action)

@@ -109,9 +109,7 @@ def read_contents(connection: psycopg.Connection[Any]) -> dict[str, Content]:
 def read_tpc_b(connection: psycopg.Connection[Any]) -> TpcB:
     """Read the four sums and the number of recorded transactions, in one statement and so one snapshot."""
     accounts, tellers, branches, history, transactions = _one(connection, _TPC_B)
-    return TpcB(
-        accounts=accounts, tellers=tellers, branches=branches, history=history, transactions=transactions
-    )
+    return TpcB(accounts=accounts, tellers=tellers, branches=branches, history=history, transactions=transactions)
 
 
 def read_table_proof(connection: psycopg.Connection[Any], table: str, before: Content) -> TableProof:

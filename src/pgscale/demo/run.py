@@ -129,9 +129,7 @@ def run_demo(
                 )
                 result = _show(demo, version=version, scale=scale, rate=rate, flights_limit=flights_limit)
             if keep:
-                result = replace(
-                    result, kept_dsn=demo.dsn, kept_directory=str(directory), kept_pid=server.pid
-                )
+                result = replace(result, kept_dsn=demo.dsn, kept_directory=str(directory), kept_pid=server.pid)
     except (KeyboardInterrupt, InterruptedRunError) as error:
         raise DemoStoppedError(
             "Stopped. The load and the server have ended, their files are deleted, nothing is left running."
@@ -165,9 +163,7 @@ def _server(*, keep: bool) -> Generator[tuple[Server, Path]]:
                     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _show(
-    demo: _Demo, *, version: str, scale: int, rate: float | None, flights_limit: int | None
-) -> DemoResult:
+def _show(demo: _Demo, *, version: str, scale: int, rate: float | None, flights_limit: int | None) -> DemoResult:
     screen = demo.screen
     screen.say(f"Creating pgbench's tables: {scale * 100_000:,} accounts")
     initialize(demo.pgbench, demo.dsn, scale=scale)

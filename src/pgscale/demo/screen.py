@@ -95,9 +95,7 @@ class LiveScreen:
         self._tables: dict[str, _TableView] = {}
         self._load: Load | None = None
         self._seen: Snapshot | None = None
-        self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=_FRAMES_PER_S, screen=False
-        )
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=_FRAMES_PER_S, screen=False)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -185,9 +183,7 @@ def render_result(result: DemoResult) -> RenderableType:
         unchanged = "exactly the rows it had" if table.before == table.after else "ROWS DIFFER"
         what = f"{table.partitions} partitions by {table.key}" if table.key else "NOT PARTITIONED"
         proof.add_row(table.table, f"{table.after.rows:,}", f"rows, {what}; {unchanged}")
-    proof.add_row(
-        "rows checked", f"{result.rows_checked:,}", "every row of both tables, by the runs themselves"
-    )
+    proof.add_row("rows checked", f"{result.rows_checked:,}", "every row of both tables, by the runs themselves")
     proof.add_row("mismatches", *_verdict(result.mismatches == 0, f"{result.mismatches:,}"))
     proof.add_row(
         "transactions served",
@@ -215,11 +211,7 @@ def render_result(result: DemoResult) -> RenderableType:
 
 
 def _verdict(good: bool, value: str) -> tuple[Text, Text]:
-    return (
-        (Text(value), Text("✓", style="green"))
-        if good
-        else (Text(value, style="red"), Text("✗", style="red"))
-    )
+    return (Text(value), Text("✓", style="green")) if good else (Text(value, style="red"), Text("✗", style="red"))
 
 
 def _view_of(tables: dict[str, _TableView], progress: Progress) -> _TableView:

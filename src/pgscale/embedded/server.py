@@ -90,9 +90,7 @@ def binaries_at(bin_dir: Path) -> ServerBinaries:
         UsageError: there is no PostgreSQL server in the directory.
     """
     try:
-        answer = subprocess.run(
-            [bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True
-        ).stdout
+        answer = subprocess.run([bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise UsageError(f"There is no working PostgreSQL server in {bin_dir}.") from error
     found = re.search(r"\(PostgreSQL\) (\d+)", answer)
@@ -215,9 +213,7 @@ class Server:
         if not self.running:
             return
         self._reach_files()
-        done = self._run(
-            "pg_ctl", "stop", "-D", self.data_dir, "-m", mode, "-w", "-s", "-t", str(STOP_TIMEOUT_S)
-        )
+        done = self._run("pg_ctl", "stop", "-D", self.data_dir, "-m", mode, "-w", "-s", "-t", str(STOP_TIMEOUT_S))
         if done.returncode != 0 and self.running:
             raise ServerError(f"PostgreSQL {self.binaries.version} did not stop: {_last_lines(done.stderr)}")
 
@@ -264,9 +260,7 @@ class Server:
             options.append("--no-sync")
         done = self._run("initdb", "-D", self.data_dir, *options)
         if done.returncode != 0:
-            raise ServerError(
-                f"initdb could not create a cluster in {self.data_dir}: {_last_lines(done.stderr)}"
-            )
+            raise ServerError(f"initdb could not create a cluster in {self.data_dir}: {_last_lines(done.stderr)}")
         with (self.data_dir / "postgresql.conf").open("a") as conf:
             conf.write("include_if_exists = 'pgscale.conf'\n")
 
@@ -282,9 +276,7 @@ class Server:
                 file.write(f"{name} = '{quoted}'\n")
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         timeout = str(START_TIMEOUT_S)
-        done = self._run(
-            "pg_ctl", "start", "-D", self.data_dir, "-l", self.log_path, "-w", "-s", "-t", timeout
-        )
+        done = self._run("pg_ctl", "start", "-D", self.data_dir, "-l", self.log_path, "-w", "-s", "-t", timeout)
         if done.returncode == 0:
             return None
         if not self.log_path.exists():
@@ -324,8 +316,7 @@ class Server:
 def _refuse_unreachable(data_dir: Path, account: Account) -> None:
     if not account.may_traverse(data_dir.parent):
         raise ServerError(
-            f"The user {account.name}, which runs the server because PostgreSQL refuses root, cannot reach "
-            f"{data_dir}.",
+            f"The user {account.name}, which runs the server because PostgreSQL refuses root, cannot reach {data_dir}.",
             hint="Choose a data directory outside private directories, for example under /var/tmp.",
         )
 

@@ -40,7 +40,7 @@ ORDER BY a.xact_start LIMIT 3
 """
 
 
-class GiveUp(Exception):
+class GiveUpError(Exception):
     """This attempt is over; the reason says why. Another one may succeed."""
 
 
@@ -101,9 +101,7 @@ class CutOver:
             self.applier.catch_up("apply", self.FEW_KEYS)
             self.attempts += 1
             reason = self._attempt()
-            store.execute(
-                self.session, "add_attempt", run_id=self.work.run_id, blocked_ms=self.longest_ms
-            )
+            store.execute(self.session, "add_attempt", run_id=self.work.run_id, blocked_ms=self.longest_ms)
             if reason is None:
                 return
             if time.monotonic() - began > self.limits.give_up_after_s:
@@ -117,9 +115,7 @@ class CutOver:
             wait = min(wait * 1.6, 5.0)
 
     def _tell(self, note: str) -> None:
-        self.work.tell(
-            Progress(table=self.work.table, phase="cutover", done=self.attempts, unit="items", note=note)
-        )
+        self.work.tell(Progress(table=self.work.table, phase="cutover", done=self.attempts, unit="items", note=note))
 
     def _attempt(self) -> str | None:
         """Return None when the tables are exchanged, else why not."""
@@ -128,7 +124,7 @@ class CutOver:
         try:
             with self.session.transaction():
                 self._attempt_in_transaction(deadline)
-        except GiveUp as reason:
+        except GiveUpError as reason:
             return str(reason)
         except psycopg.Error as error:
             if error.sqlstate not in TRANSIENT | {"57014"}:
@@ -142,7 +138,8 @@ class CutOver:
     def _attempt_in_transaction(self, deadline: float) -> None:
         session = self.session
         session.execute(
-            "SELECT pg_catalog.set_config('lock_timeout', %s, true), pg_catalog.set_config('statement_timeout', %s, true)",
+            "SELECT pg_catalog.set_config('lock_timeout', %s, true),"
+            " pg_catalog.set_config('statement_timeout', %s, true)",
             (f"{self.limits.lock_timeout_s * 1000:.0f}ms", f"{self.limits.max_block_s * 1000:.0f}ms"),
         )
         if self._upgrades_failed < self.UPGRADES_BEFORE_SINGLE:
@@ -169,8 +166,10 @@ class CutOver:
         except psycopg.Error:
             self._upgrades_failed += 1
             raise
-        for pid, user, state, age_s in execute(self.session, _OLD_SNAPSHOTS, row[0], ddl.text(ddl.qualified(self.pair.source))):
-            raise GiveUp(
+        for pid, user, state, age_s in execute(
+            self.session, _OLD_SNAPSHOTS, row[0], ddl.text(ddl.qualified(self.pair.source))
+        ):
+            raise GiveUpError(
                 f"session {pid} of {user} ({state}, for {age_s:.1f} s) holds a snapshot from before the cut-over"
             )
         self._refuse_leftovers()
@@ -193,9 +192,9 @@ class CutOver:
         row = execute(self.session, ddl.has_log(self.pair)).fetchone()
         marked = execute(self.session, ddl.is_truncated(self.pair)).fetchone()
         if (row and row[0]) or (marked and marked[0]):
-            raise GiveUp("keys are still waiting in the log")
+            raise GiveUpError("keys are still waiting in the log")
 
 
 def raise_if_late(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise GiveUp("it would have passed --max-block")
+        raise GiveUpError("it would have passed --max-block")

@@ -89,12 +89,8 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
     return (
         text(sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(log, keys, source)),
         # Its tail is given back by us when it is empty, not by a VACUUM that would lock the application out.
-        text(
-            sql.SQL("ALTER TABLE {} SET (vacuum_truncate = off, autovacuum_vacuum_cost_delay = 0)").format(log)
-        ),
-        text(
-            sql.SQL("CREATE TABLE {} (at timestamptz DEFAULT pg_catalog.clock_timestamp())").format(truncated)
-        ),
+        text(sql.SQL("ALTER TABLE {} SET (vacuum_truncate = off, autovacuum_vacuum_cost_delay = 0)").format(log)),
+        text(sql.SQL("CREATE TABLE {} (at timestamptz DEFAULT pg_catalog.clock_timestamp())").format(truncated)),
         text(
             sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
                 qualified(pair.recheck), names(_identity(pair)), source
@@ -158,8 +154,7 @@ def copy(pair: Pair) -> str:
     columns = names(pair.columns)
     return text(
         sql.SQL(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}"
-            " WHERE ctid >= $1::tid AND ctid < $2::tid"
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid"
         ).format(qualified(pair.target), columns, columns, qualified(pair.source))
     )
 
@@ -177,8 +172,7 @@ def batch_table(pair: Pair) -> str:
     """Return the statement that makes the session's own batch table; emptied at every commit."""
     return text(
         sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS _pgscale_batch ON COMMIT DELETE ROWS AS"
-            " SELECT * FROM {} WITH NO DATA"
+            "CREATE TEMPORARY TABLE IF NOT EXISTS _pgscale_batch ON COMMIT DELETE ROWS AS SELECT * FROM {} WITH NO DATA"
         ).format(qualified(pair.log))
     )
 
@@ -265,11 +259,93 @@ def verify_source(pair: Pair) -> str:
     return _judge(pair, differing)
 
 
+def can_walk_keys(pair: Pair) -> bool:
+    """Tell whether the identity can be walked in order: built-in types, whose operators need no search_path."""
+    return all(k.equals == "OPERATOR(pg_catalog.=)" and k.type for k in pair.identity)
+
+
+def _row(pair: Pair, prefix: str = "") -> sql.Composed:
+    return sql.SQL("ROW({})").format(names(_identity(pair), prefix))
+
+
+def _bound(pair: Pair, first_parameter: int) -> sql.Composed:
+    return sql.SQL("ROW({})").format(
+        sql.SQL(", ").join(
+            sql.SQL("{}::text::{}").format(trusted(f"${first_parameter + i}"), trusted(k.type))
+            for i, k in enumerate(pair.identity)
+        )
+    )
+
+
+def next_key(pair: Pair) -> str:
+    """Return the statement that finds the key some rows further on: parameters are the key's columns as text
+    (NULL: from the beginning) and the number of rows."""
+    count = len(pair.identity)
+    return text(
+        sql.SQL("SELECT {} FROM {} WHERE $1::text IS NULL OR {} >= {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
+            sql.SQL(", ").join(sql.SQL("{}::text").format(ident(k.name)) for k in pair.identity),
+            qualified(pair.source),
+            _row(pair),
+            _bound(pair, 1),
+            names(_identity(pair)),
+            trusted(f"${count + 1}"),
+        )
+    )
+
+
+def verify_keys(pair: Pair) -> str:
+    """Return the statement that compares both tables in a range of keys, byte for byte, in both directions.
+
+    Parameters: the first key's columns as text, then those of the key after the last; NULL means no limit.
+    """
+    columns, count = names(pair.all_columns), len(pair.identity)
+    within = sql.SQL("({a}::text IS NULL OR {row} >= {low}) AND ({b}::text IS NULL OR {row} < {high})").format(
+        a=trusted("$1"), b=trusted(f"${count + 1}"), row=_row(pair), low=_bound(pair, 1), high=_bound(pair, count + 1)
+    )
+    differing = sql.SQL(
+        "SELECT {} FROM (SELECT {} FROM {} WHERE {}) s FULL JOIN (SELECT {} FROM {} WHERE {}) t ON {}"
+        " WHERE s.{key} IS NULL OR t.{key} IS NULL OR s OPERATOR(pg_catalog.*<>) t"
+    ).format(
+        sql.SQL(", ").join(
+            sql.SQL("COALESCE({}, {}) AS {}").format(
+                sql.Identifier("s", k.name), sql.Identifier("t", k.name), ident(k.name)
+            )
+            for k in pair.identity
+        ),
+        columns,
+        qualified(pair.source),
+        within,
+        columns,
+        qualified(pair.target),
+        within,
+        equal(pair.identity, "s", "t"),
+        key=ident(pair.identity[0].name),
+    )
+    return _judge(pair, differing)
+
+
+def count_keys(pair: Pair) -> str:
+    """Return the statement that counts the source rows of the same range, with the same parameters."""
+    count = len(pair.identity)
+    return text(
+        sql.SQL(
+            "SELECT pg_catalog.count(*) FROM {} WHERE ({}::text IS NULL OR {} >= {}) AND ({}::text IS NULL OR {} < {})"
+        ).format(
+            qualified(pair.source),
+            trusted("$1"),
+            _row(pair),
+            _bound(pair, 1),
+            trusted(f"${count + 1}"),
+            _row(pair),
+            _bound(pair, count + 1),
+        )
+    )
+
+
 def verify_target(pair: Pair, leaf: QName) -> str:
     """Return the statement that looks up the rows of a leaf's pages in the source: nothing may be left over."""
     differing = sql.SQL(
-        "SELECT {} FROM {} t WHERE t.ctid >= $1::tid AND t.ctid < $2::tid"
-        " AND NOT EXISTS (SELECT FROM {} s WHERE {})"
+        "SELECT {} FROM {} t WHERE t.ctid >= $1::tid AND t.ctid < $2::tid AND NOT EXISTS (SELECT FROM {} s WHERE {})"
     ).format(
         names(_identity(pair), "t"),
         qualified(leaf),
@@ -302,7 +378,7 @@ def recheck(pair: Pair) -> str:
     return _judge(pair, differing, waiting)
 
 
-def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable = sql.SQL("")) -> str:
+def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable | None = None) -> str:
     identity = names(_identity(pair))
     return text(
         sql.SQL(
@@ -312,7 +388,7 @@ def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable = sql.SQL
             " kept AS (INSERT INTO {recheck} SELECT {identity} FROM judged WHERE _pgscale_pending)"
             " SELECT ROW({identity})::text FROM judged WHERE NOT _pgscale_pending LIMIT 1000"
         ).format(
-            before=before,
+            before=before or sql.SQL(""),
             differing=differing,
             log=qualified(pair.log),
             equal=equal(pair.identity, "l", "d"),
@@ -325,9 +401,7 @@ def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable = sql.SQL
 def count_pages(table: QName) -> str:
     """Return the statement that counts the rows of pages [first, last)."""
     return text(
-        sql.SQL(
-            "SELECT pg_catalog.count(*) FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid"
-        ).format(qualified(table))
+        sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid").format(qualified(table))
     )
 
 

@@ -9,11 +9,12 @@ from pgscale.core.model import QName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyColumn:
-    """A column of a key: its name, its equality operator as SQL, and whether it may be NULL."""
+    """A column of a key: its name, its equality operator and its type as SQL, and whether it may be NULL."""
 
     name: str
     equals: str
     nullable: bool = False
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

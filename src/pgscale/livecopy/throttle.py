@@ -34,15 +34,9 @@ class PaceLimits:
 
 
 PACES: dict[Pace, PaceLimits] = {
-    "gentle": PaceLimits(
-        chunk_s=0.010, first_duty=0.1, least_duty=0.02, most_duty=0.25, workers=1, slower_by=1.5
-    ),
-    "normal": PaceLimits(
-        chunk_s=0.025, first_duty=0.25, least_duty=0.05, most_duty=1.0, workers=1, slower_by=2.0
-    ),
-    "fast": PaceLimits(
-        chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, slower_by=1e9
-    ),
+    "gentle": PaceLimits(chunk_s=0.010, first_duty=0.1, least_duty=0.02, most_duty=0.25, workers=1, slower_by=1.5),
+    "normal": PaceLimits(chunk_s=0.025, first_duty=0.25, least_duty=0.05, most_duty=1.0, workers=1, slower_by=2.0),
+    "fast": PaceLimits(chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, slower_by=1e9),
 }
 
 

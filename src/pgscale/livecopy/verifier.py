@@ -6,6 +6,7 @@ log in the same transaction that makes its rows alike. So each chunk is judged b
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,74 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
     return sum(counts)
 
 
+class _KeyWalk:
+    """Hands out consecutive key ranges; together they cover everything, rows that are still to come too."""
+
+    def __init__(self, pair: Pair, session: Session) -> None:
+        self._statement = ddl.next_key(pair)
+        self._session = session
+        self._nothing: tuple[str | None, ...] = (None,) * len(pair.identity)
+        self._at: tuple[str | None, ...] | None = self._nothing
+        self._lock = threading.Lock()
+
+    def take(self, rows: int) -> tuple[str | None, ...] | None:
+        """Return the parameters of the next range of about `rows` rows, None when all is handed out."""
+        with self._lock:
+            if self._at is None:
+                return None
+            first = self._at
+            found = execute(self._session, self._statement, *first, max(1, rows)).fetchone()
+            self._at = None if found is None else tuple(str(v) for v in found)
+            return (*first, *(self._nothing if self._at is None else self._at))
+
+
+def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> int:
+    """Compare both tables range by range of their key, in one pass for both directions.
+
+    For tables whose rows lie about in the order of their key: then each range reads neighbouring pages. It is
+    several times faster than looking every row up.
+
+    Args:
+        rows_expected: for the progress only.
+
+    Returns, Raises, Locks: as verify_rows.
+    """
+    statement, count = ddl.verify_keys(pair), ddl.count_keys(pair)
+    counts, rate = [0] * (workers + 1), Rate()
+    with work.open(WORKER) as boundary:
+        boundary.execute("SET enable_seqscan = off")
+        boundary.execute("SET enable_sort = off")
+        walk = _KeyWalk(pair, boundary)
+
+        def body(number: int) -> None:
+            size = ChunkSize(work.throttle.chunk_s)
+            with work.open(WORKER) as session:
+                # A range of wide rows is joined in memory, and never by reading a whole table.
+                session.execute("SET work_mem = '64MB'")
+                session.execute("SET enable_seqscan = off")
+                while not work.stop.is_set():
+                    work.throttle.wait(work.stop)
+                    limits = walk.take(size.pages)
+                    if limits is None:
+                        return
+                    started, asked = time.monotonic(), size.pages
+                    with session.transaction():
+                        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                        _lock_both(session, pair)
+                        store.lock_work(session, work.oid)
+                        truncated = execute(session, ddl.is_truncated(pair)).fetchone()
+                        if not (truncated and truncated[0]):
+                            _judge(work, pair, execute(session, statement, *limits).fetchall())
+                            row = execute(session, count, *limits).fetchone()
+                            counts[number] += int(row[0]) if row else 0
+                    size.learn(asked, time.monotonic() - started)
+                    progress(work, "verify", sum(counts), max(rows_expected, sum(counts)), rate, workers=workers)
+                    work.throttle.worked(started, work.stop)
+
+        in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
+    return sum(counts)
+
+
 def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:
     with session.transaction():
         session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -92,9 +161,7 @@ def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last
             if one.counts_rows:
                 row = execute(session, ddl.count_pages(one.table), tid(first), tid(last)).fetchone()
                 rows = int(row[0]) if row else 0
-        store.execute(
-            session, "insert_chunk", run_id=work.run_id, phase=one.phase, first=first, last=last, rows=rows
-        )
+        store.execute(session, "insert_chunk", run_id=work.run_id, phase=one.phase, first=first, last=last, rows=rows)
         return rows
 
 

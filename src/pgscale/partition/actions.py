@@ -33,6 +33,7 @@ from pgscale.partition.plan import check_request, make_leaves, make_plan
 from pgscale.partition.runner import Runner, kill_point
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+_ENDED = {"aborting": "aborted", "finishing": "finished"}
 _BEFORE_CUTOVER = frozenset({"running", "ready"})
 
 
@@ -98,9 +99,7 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
         return _drive(dsn, made, run_id, owner, watch, lambda r: r.forward(cutover=options.cutover))
 
 
-def resume(
-    dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutover: bool | None = None
-) -> RunResult:
+def resume(dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutover: bool | None = None) -> RunResult:
     """Let a paused run go on, or take over a run whose process died.
 
     Args:
@@ -118,10 +117,10 @@ def resume(
         store.wait_for_orphans(owner, made.table_oid)
         store.execute(owner, "set_request", run_id=row.run_id, request=None)
         if row.state == "undone":
-            return _take_back(dsn, made, row, owner, watch, lambda r: r.undo(), "undone")
+            return _take_back(dsn, made, row, owner, watch, Runner.undo, "undone")
         if row.state in ("aborting", "finishing"):
-            act = (lambda r: r.abort()) if row.state == "aborting" else (lambda r: r.finish())
-            return _take_back(dsn, made, row, owner, watch, act, row.state.replace("ing", "ed"))
+            act = Runner.abort if row.state == "aborting" else Runner.finish
+            return _take_back(dsn, made, row, owner, watch, act, _ENDED[row.state])
         wanted = made.options.cutover if cutover is None else cutover
         return _drive(dsn, made, row.run_id, owner, watch, lambda r: r.forward(cutover=wanted))
 
@@ -178,7 +177,7 @@ def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRes
         return _result(row, "aborted")
     with owner:
         store.wait_for_orphans(owner, row.table_oid)
-        return _take_back(dsn, _stored(row), row, owner, watch, lambda r: r.abort(), "aborted", "aborting")
+        return _take_back(dsn, _stored(row), row, owner, watch, Runner.abort, "aborted", "aborting")
 
 
 def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
@@ -199,7 +198,7 @@ def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResu
     owner = _own(dsn, _stored(row).owner, found)
     with owner:
         store.wait_for_orphans(owner, row.table_oid)
-        return _take_back(dsn, _stored(row), row, owner, watch, lambda r: r.undo(), "undone")
+        return _take_back(dsn, _stored(row), row, owner, watch, Runner.undo, "undone")
 
 
 def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
@@ -220,7 +219,7 @@ def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRe
             raise RefusedError(
                 f"Foreign keys of {found.table} are not validated yet.", hint="`resume` does that first."
             )
-        return _take_back(dsn, made, row, owner, watch, lambda r: r.finish(), "finished", "finishing")
+        return _take_back(dsn, made, row, owner, watch, Runner.finish, "finished", "finishing")
 
 
 def status(dsn: str | None, table: str | None = None) -> tuple[RunStatus, ...]:
@@ -240,7 +239,16 @@ def _plan(session: Session, oid: int, options: Options) -> MirrorPlan:
     _check_rights(facts)
     found = reader.read_key_values(session, facts, by)
     leaves = make_leaves(facts, by, options, found)
-    return make_plan(facts, by, options, keys, found, _skew(session, facts, by, leaves))
+    statistics = catalog.read_column_statistics(session, facts.table.qname, keys.identity[0].name)
+    return make_plan(
+        facts,
+        by,
+        options,
+        keys,
+        found,
+        _skew(session, facts, by, leaves),
+        key_correlation=statistics.correlation if statistics else None,
+    )
 
 
 def _check_rights(facts: TableFacts) -> None:
@@ -300,9 +308,7 @@ def _find(dsn: str, table: str) -> _Found:
 def _known(dsn: str, table: str) -> tuple[_Found, RunRow]:
     found = _find(dsn, table)
     if found.row is None:
-        raise RefusedError(
-            f"{found.table} has no run.", consequence="Nothing was changed.", hint="`run` starts one."
-        )
+        raise RefusedError(f"{found.table} has no run.", consequence="Nothing was changed.", hint="`run` starts one.")
     return found, found.row
 
 
@@ -376,7 +382,7 @@ def _drive(
             raise
         store.wait_for_orphans(owner, made.table_oid)
         row = _row(owner, run_id)
-        _take_back(dsn, made, row, owner, watch, lambda r: r.abort(), "aborted", "aborting")
+        _take_back(dsn, made, row, owner, watch, Runner.abort, "aborted", "aborting")
         raise InterruptedRunError(
             f"The run of {made.table} was aborted by another process.", consequence="The table is as it was."
         ) from None

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from itertools import pairwise
+
+from psycopg import sql
 
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.ddl import text
 from pgscale.partition.model import MOST_LEAVES, By, Leaf, Method
-from psycopg import sql
 
 PERIODS = ("day", "week", "month", "quarter", "year")
 INTEGER_TYPES = frozenset({"smallint", "integer", "bigint", "numeric"})
@@ -215,7 +217,7 @@ def _time_edges(step: str, extent: Extent, type_name: str) -> tuple[Edges, Calla
     low = _parse_time(extent.lowest) if extent.lowest is not None else today
     high = _parse_time(extent.highest) if extent.highest is not None else low
     starts = _starts(step, low, high, type_name)
-    edges: Edges = [(fmt(a), fmt(b), a.isoformat()) for a, b in zip(starts, starts[1:], strict=False)]
+    edges: Edges = [(fmt(a), fmt(b), a.isoformat()) for a, b in pairwise(starts)]
 
     def label(at: str) -> str:
         moment = datetime.fromisoformat(at)
@@ -266,15 +268,14 @@ def _add_months(at: datetime, months: int) -> datetime:
     return at.replace(year=index // 12, month=index % 12 + 1)
 
 
-def _calendar(
-    step: str, type_name: str
-) -> tuple[Callable[[datetime], datetime], Callable[[datetime], datetime]]:
-    midnight = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
+def _calendar(step: str, type_name: str) -> tuple[Callable[[datetime], datetime], Callable[[datetime], datetime]]:
+    def midnight(at: datetime) -> datetime:
+        return at.replace(hour=0, minute=0, second=0, microsecond=0)
 
     def by_months(months: int) -> tuple[Callable[[datetime], datetime], Callable[[datetime], datetime]]:
         def floor(at: datetime) -> datetime:
             month = (at.month - 1) // months * months + 1
-            return at.replace(month=month, day=1, **midnight)
+            return midnight(at.replace(month=month, day=1))
 
         return floor, lambda at: _add_months(at, months)
 
@@ -288,11 +289,11 @@ def _calendar(
         case "week":
             # ISO weeks begin on Monday.
             return (
-                lambda at: at.replace(**midnight) - timedelta(days=at.weekday()),
+                lambda at: midnight(at) - timedelta(days=at.weekday()),
                 lambda at: at + timedelta(days=7),
             )
         case "day":
-            return lambda at: at.replace(**midnight), lambda at: at + timedelta(days=1)
+            return midnight, lambda at: at + timedelta(days=1)
         case _:
             pass
     match = _INTERVAL.match(step)

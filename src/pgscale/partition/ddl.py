@@ -18,9 +18,7 @@ COMPRESSION = {"p": "pglz", "l": "lz4"}
 
 
 def alter(table: QName, action: sql.Composable, *, only: bool = False) -> str:
-    return text(
-        sql.SQL("ALTER TABLE {}{} {}").format(sql.SQL("ONLY " if only else ""), qualified(table), action)
-    )
+    return text(sql.SQL("ALTER TABLE {}{} {}").format(sql.SQL("ONLY " if only else ""), qualified(table), action))
 
 
 def comment_on(kind: sql.Composable, comment: str | None) -> str:
@@ -32,17 +30,13 @@ def table_statements(facts: TableFacts, by: By, keys: Keys, stage: QName) -> tup
     forced = forced_not_null(facts, by, keys)
     columns = sql.SQL(", ").join(_column(c, not_null=c.not_null or c.name in forced) for c in facts.columns)
     checks = [c for c in facts.constraints if c.kind == "c" and c.is_validated]
-    parts = [columns] + [
-        sql.SQL("CONSTRAINT {} {}").format(ident(c.name), trusted(c.definition)) for c in checks
-    ]
+    parts = [columns] + [sql.SQL("CONSTRAINT {} {}").format(ident(c.name), trusted(c.definition)) for c in checks]
     create = sql.SQL("CREATE TABLE {} ({}) PARTITION BY {} ({}){}").format(
         qualified(stage),
         sql.SQL(", ").join(parts),
         sql.SQL(by.method),
         names(by.columns),
-        sql.SQL(" TABLESPACE {}").format(ident(facts.table.tablespace))
-        if facts.table.tablespace
-        else sql.SQL(""),
+        sql.SQL(" TABLESPACE {}").format(ident(facts.table.tablespace)) if facts.table.tablespace else sql.SQL(""),
     )
     return (
         text(create),
@@ -67,9 +61,7 @@ def _column(column: Column, *, not_null: bool) -> sql.Composed:
         parts.append(sql.SQL("COLLATE {}").format(trusted(column.collation)))
     if column.generated:
         kind = "STORED" if column.generated == "s" else "VIRTUAL"
-        parts.append(
-            sql.SQL("GENERATED ALWAYS AS ({}) {}").format(trusted(column.default_sql or ""), trusted(kind))
-        )
+        parts.append(sql.SQL("GENERATED ALWAYS AS ({}) {}").format(trusted(column.default_sql or ""), trusted(kind)))
     elif column.default_sql is not None and not column.identity:
         parts.append(sql.SQL("DEFAULT {}").format(trusted(column.default_sql)))
     if not_null:
@@ -82,9 +74,7 @@ def _column(column: Column, *, not_null: bool) -> sql.Composed:
 def _column_settings(column: Column, table: QName) -> Iterator[str]:
     name = ident(column.name)
     if column.storage != column.type_storage and column.storage in STORAGE:
-        yield alter(
-            table, sql.SQL("ALTER COLUMN {} SET STORAGE {}").format(name, trusted(STORAGE[column.storage]))
-        )
+        yield alter(table, sql.SQL("ALTER COLUMN {} SET STORAGE {}").format(name, trusted(STORAGE[column.storage])))
     if column.compression in COMPRESSION:
         method = trusted(COMPRESSION[column.compression])
         yield alter(table, sql.SQL("ALTER COLUMN {} SET COMPRESSION {}").format(name, method))
@@ -120,9 +110,7 @@ def _revokes(facts: TableFacts, table: QName) -> Iterator[str]:
     """Take away what ALTER DEFAULT PRIVILEGES gave: the copy has exactly the grants of the table."""
     for default in facts.default_grantees:
         if default.kind == "r":
-            yield text(
-                sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(qualified(table), role(default.grantee))
-            )
+            yield text(sql.SQL("REVOKE ALL ON TABLE {} FROM {}").format(qualified(table), role(default.grantee)))
 
 
 def role(name: str) -> sql.Composable:
@@ -158,9 +146,7 @@ def _grants(facts: TableFacts, table: QName) -> Iterator[str]:
             yield text(
                 sql.SQL("GRANT {}{} ON {} TO {}{}").format(
                     trusted(grant.privilege),
-                    sql.SQL(" ({})").format(ident(grant.column_name))
-                    if grant.kind == "column"
-                    else sql.SQL(""),
+                    sql.SQL(" ({})").format(ident(grant.column_name)) if grant.kind == "column" else sql.SQL(""),
                     on,
                     role(grant.grantee),
                     sql.SQL(" WITH GRANT OPTION" if grant.grantable and not plain else ""),
@@ -298,18 +284,14 @@ def leaf_index_name(namer: Namer, leaf: Leaf, facts: TableFacts, index: Index) -
     return namer.name(leaf.name, fit("", rest[:40]) if len(rest.encode()) <= 40 else fit(rest[:24], ""))
 
 
-def leaf_index_statements(
-    facts: TableFacts, keys: Keys, leaf: Leaf, index: Index, name: str
-) -> tuple[str, ...]:
+def leaf_index_statements(facts: TableFacts, keys: Keys, leaf: Leaf, index: Index, name: str) -> tuple[str, ...]:
     """Return what builds one index of one leaf, with its constraint where it has one."""
     table = QName(schema=facts.table.schema, name=leaf.name)
     constraint = next((c for c in facts.constraints if c.index_oid == index.oid and c.kind in "pux"), None)
     statements: list[str] = []
     if constraint is not None and constraint.kind == "x":
         statements.append(
-            alter(
-                table, sql.SQL("ADD CONSTRAINT {} {}").format(ident(name), trusted(constraint.definition))
-            )
+            alter(table, sql.SQL("ADD CONSTRAINT {} {}").format(ident(name), trusted(constraint.definition)))
         )
     else:
         statements.append(
@@ -328,7 +310,10 @@ def leaf_index_statements(
                 alter(
                     table,
                     sql.SQL("ADD CONSTRAINT {} {} USING INDEX {}{}").format(
-                        ident(name), trusted(kind), ident(name), _deferrable(constraint.is_deferrable, constraint.is_deferred)
+                        ident(name),
+                        trusted(kind),
+                        ident(name),
+                        _deferrable(constraint.is_deferrable, constraint.is_deferred),
                     ),
                 )
             )
@@ -393,9 +378,7 @@ def parent_index_statements(facts: TableFacts, keys: Keys, index: Index, stage: 
         )
         if index.reloptions:
             statements.append(
-                text(
-                    sql.SQL("ALTER INDEX {} SET ({})").format(qualified(name), _options(index.reloptions))
-                )
+                text(sql.SQL("ALTER INDEX {} SET ({})").format(qualified(name), _options(index.reloptions)))
             )
         if constraint.comment is not None:
             statements.append(constraint_comment(constraint.name, stage, constraint.comment))
@@ -423,9 +406,7 @@ def finishing_statements(facts: TableFacts, stage: QName, leaves: tuple[Leaf, ..
             statements.append(
                 alter(
                     stage,
-                    sql.SQL("ADD CONSTRAINT {} {}").format(
-                        ident(constraint.name), trusted(constraint.definition)
-                    ),
+                    sql.SQL("ADD CONSTRAINT {} {}").format(ident(constraint.name), trusted(constraint.definition)),
                 )
             )
             if constraint.comment is not None:
@@ -436,17 +417,11 @@ def finishing_statements(facts: TableFacts, stage: QName, leaves: tuple[Leaf, ..
         head, _, _ = statistics.definition.rpartition(" FROM ")
         body = _after_name(head)
         statements.append(
-            text(
-                sql.SQL("CREATE STATISTICS {} {} FROM {}").format(
-                    qualified(name), trusted(body), qualified(stage)
-                )
-            )
+            text(sql.SQL("CREATE STATISTICS {} {} FROM {}").format(qualified(name), trusted(body), qualified(stage)))
         )
         on = sql.SQL("STATISTICS {}").format(qualified(name))
         if statistics.target is not None:
-            statements.append(
-                text(sql.SQL("ALTER {} SET STATISTICS {}").format(on, sql.Literal(statistics.target)))
-            )
+            statements.append(text(sql.SQL("ALTER {} SET STATISTICS {}").format(on, sql.Literal(statistics.target))))
         if statistics.comment is not None:
             statements.append(comment_on(on, statistics.comment))
     if facts.table.replica_identity in ("f", "n"):

@@ -46,8 +46,9 @@ def decide_keys(facts: TableFacts, by: By) -> Keys:
     chosen = candidates[0] if candidates else None
     identity: tuple[KeyColumn, ...] = ()
     if chosen is not None:
+        types = {c.name: c.type for c in facts.columns}
         identity = tuple(
-            KeyColumn(name=name, equals=operator)
+            KeyColumn(name=name, equals=operator, type=types[name])
             for name, operator in zip(chosen.key_columns, chosen.key_operators, strict=False)
         )
     named = {k.name for k in identity}

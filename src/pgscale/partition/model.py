@@ -81,7 +81,8 @@ class Options:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Options:
-        return Options(**{**data, "values": tuple(data["values"])})
+        given: dict[str, Any] = {**data, "values": tuple(data["values"])}
+        return Options(**given)
 
     def same_goal(self, other: Options) -> bool:
         """Tell whether both ask for the same partitioned table, whatever the pace and limits."""
@@ -140,7 +141,7 @@ class Skew:
 
     def to_json(self) -> dict[str, Json]:
         return {
-            "rows_per_partition": {name: rows for name, rows in self.rows_per_leaf},
+            "rows_per_partition": {**dict(self.rows_per_leaf)},
             "largest_over_mean": round(self.largest_over_mean, 2),
             "basis": self.basis,
         }
@@ -182,6 +183,7 @@ class MirrorPlan:
     changes: tuple[str, ...] = ()
     estimate: Estimate | None = None
     skew: Skew | None = None
+    walks_keys: bool = False
     strategy: str = field(default="mirror")
 
     @property

@@ -22,6 +22,11 @@ from pgscale.partition.swap import Swap
 # run has measured its own rate.
 BYTES_PER_SECOND = 60_000_000
 
+# Below this correlation a range of keys touches a page for almost every row; a table as small as this is read
+# from memory anyway.
+WALK_CORRELATION = 0.9
+SMALL_TABLE_BYTES = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schemas:
@@ -132,7 +137,8 @@ def make_plan(
     keys: Keys,
     found: KeyValues,
     skew: Skew | None,
-    notes: tuple[str, ...] = (),
+    *,
+    key_correlation: float | None = None,
 ) -> MirrorPlan:
     """Return the whole run as data.
 
@@ -140,7 +146,7 @@ def make_plan(
         facts: the table; by, options: what was asked; keys: from check_request.
         found: what occurs in the partition key.
         skew: expected evenness, None when there are no statistics.
-        notes: further warnings found by readers.
+        key_correlation: pg_stats.correlation of the identity's first column; decides how rows are compared.
     """
     if any(c in _nullable(facts) for c in by.columns) and found.has_null and _primary_grows(facts, keys):
         raise RefusedError(
@@ -188,15 +194,22 @@ def make_plan(
         reverse=reverse,
         statements=statements,
         fingerprint=facts.fingerprint,
-        warnings=_warnings(facts, skew) + notes,
+        warnings=_warnings(facts, skew),
         changes=_changes(facts, by, keys),
         estimate=estimate(facts, options),
         skew=skew,
+        walks_keys=walks_keys(facts, forward, key_correlation),
     )
     steps = _steps(plan, facts, by, keys, schemas)
-    return MirrorPlan(
-        **{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps
-    )
+    return MirrorPlan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps)
+
+
+def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool:
+    """Tell whether rows are compared by ranges of their key: where these lie together on disk, or fit in memory."""
+    if not live.can_walk_keys(pair):
+        return False
+    small = facts.table.heap_bytes <= SMALL_TABLE_BYTES
+    return small or (correlation is not None and abs(correlation) >= WALK_CORRELATION)
 
 
 def _nullable(facts: TableFacts) -> frozenset[str]:
@@ -321,9 +334,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
             id="scrub",
             title="Remove copied rows that changed meanwhile",
             kind="scrub",
-            sql=tuple(
-                live.scrub(pair, QName(schema=table.schema, name=leaf.name)) for leaf in plan.leaves
-            ),
+            sql=tuple(live.scrub(pair, QName(schema=table.schema, name=leaf.name)) for leaf in plan.leaves),
             lock="none",
             longest_wait=none,
             undo=(),
@@ -380,7 +391,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 id="verify",
                 title="Compare every row, byte for byte",
                 kind="verify",
-                sql=(live.verify_source(pair),),
+                sql=(live.verify_keys(pair) if plan.walks_keys else live.verify_source(pair),),
                 lock="ACCESS SHARE",
                 longest_wait=none,
                 undo=(),

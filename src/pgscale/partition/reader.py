@@ -73,7 +73,7 @@ def _looks(facts: TableFacts) -> Iterator[tuple[str, str]]:
 
 def _extent(session: Session, facts: TableFacts, column: str, type_name: str, *, whole: bool) -> Extent:
     name = ident(column)
-    base = type_name.split("(")[0].strip()
+    base = type_name.split("(", maxsplit=1)[0].strip()
     if base in TIME_TYPES or type_name.startswith("timestamp"):
         finite = sql.SQL("pg_catalog.isfinite({})").format(name)
     elif base == "numeric":
@@ -81,9 +81,9 @@ def _extent(session: Session, facts: TableFacts, column: str, type_name: str, *,
     else:
         finite = sql.SQL("true")
     # Compared as the column's type, not as text: the chunks' results meet in a VALUES list on the server.
-    query = sql.SQL(
-        "SELECT pg_catalog.min({c})::text, pg_catalog.max({c})::text FROM {t} WHERE {finite}"
-    ).format(c=name, t=qualified(facts.table.qname), finite=finite)
+    query = sql.SQL("SELECT pg_catalog.min({c})::text, pg_catalog.max({c})::text FROM {t} WHERE {finite}").format(
+        c=name, t=qualified(facts.table.qname), finite=finite
+    )
     if whole:
         row = session.execute(query).fetchone()
         return Extent(lowest=row[0], highest=row[1]) if row else Extent(lowest=None, highest=None)
@@ -112,9 +112,7 @@ def _values(session: Session, facts: TableFacts, column: str) -> tuple[str, ...]
             sql.SQL(
                 "SELECT DISTINCT {c}::text FROM {t} WHERE {c} IS NOT NULL AND ctid >= {f}::tid AND ctid < {l}::tid"
                 " LIMIT {n}"
-            ).format(
-                c=ident(column), t=qualified(facts.table.qname), f=first, l=last, n=MOST_VALUES + 1
-            )
+            ).format(c=ident(column), t=qualified(facts.table.qname), f=first, l=last, n=MOST_VALUES + 1)
         )
         values.update(str(row[0]) for row in rows)
         if len(values) > MOST_VALUES:
@@ -126,9 +124,9 @@ def _has_null(session: Session, facts: TableFacts, columns: list[str]) -> bool:
     anyone = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(ident(c)) for c in columns)
     for first, last in _looks(facts):
         row = session.execute(
-            sql.SQL(
-                "SELECT EXISTS (SELECT FROM {} WHERE ({}) AND ctid >= {}::tid AND ctid < {}::tid)"
-            ).format(qualified(facts.table.qname), anyone, first, last)
+            sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE ({}) AND ctid >= {}::tid AND ctid < {}::tid)").format(
+                qualified(facts.table.qname), anyone, first, last
+            )
         ).fetchone()
         if row and row[0]:
             return True
@@ -148,7 +146,7 @@ def hash_remainders(session: Session, type_name: str, values: list[str], modulus
         " AND ap.amproclefttype = o.opcintype AND ap.amprocrighttype = o.opcintype"
         " JOIN pg_catalog.pg_proc p ON p.oid = ap.amproc JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
         " WHERE y.oid = pg_catalog.to_regtype(%s)",
-        (type_name.split("(")[0],),
+        (type_name.split("(", maxsplit=1)[0],),
     ).fetchone()
     if row is None:
         return None

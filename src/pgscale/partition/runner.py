@@ -261,9 +261,14 @@ class Runner:
             applier.close()
 
     def _verify(self, applier: Applier) -> None:
+        with self.work.open(CONTROL) as session:
+            rows = int(store.scalar(session, "sum_chunks", run_id=self.work.run_id, phase="copy"))
         with InBackground(applier) as background:
             try:
-                rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers)
+                if self.plan.walks_keys:
+                    rows = verifier.verify_by_keys(self.work, self.pair, rows, self.workers)
+                else:
+                    rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers)
             except MismatchError:
                 with self.work.open(CONTROL) as session:
                     store.execute(session, "set_parity", run_id=self.work.run_id, rows=0, mismatches=1)
@@ -292,9 +297,7 @@ class Runner:
             kill_point(f"before:{step.id}")
             self._in_one_transaction(step, locked=True)
 
-    def _settle_statements(
-        self, groups: tuple[tuple[str, ...], ...], name: str, done: frozenset[str]
-    ) -> None:
+    def _settle_statements(self, groups: tuple[tuple[str, ...], ...], name: str, done: frozenset[str]) -> None:
         for number, statements in enumerate(groups):
             step_id = f"{name}:{number}"
             if step_id not in done:
@@ -305,9 +308,7 @@ class Runner:
     def _in_one_transaction(self, step: Step, *, locked: bool = False) -> None:
         self._locked(step.sql, step.title, mark=step.id, locked=locked)
 
-    def _locked(
-        self, statements: tuple[str, ...], what: str, *, mark: str | None = None, locked: bool = True
-    ) -> None:
+    def _locked(self, statements: tuple[str, ...], what: str, *, mark: str | None = None, locked: bool = True) -> None:
         """Run statements and their ledger row in one transaction, in short attempts for its locks."""
         with self.work.open(WORKER) as session:
             session.execute("SET synchronous_commit = on")

@@ -8,9 +8,7 @@ from pgscale.catalog.model import ColumnStatistics
 from pgscale.partition.model import Leaf, Skew
 
 
-def hash_skew(
-    leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics, remainders: list[int]
-) -> Skew:
+def hash_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics, remainders: list[int]) -> Skew:
     """Spread the most common values where their hash puts them, and all other rows evenly.
 
     Args:
@@ -36,9 +34,7 @@ def hash_skew(
 
 def list_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics) -> Skew | None:
     """Read each value's share from its frequency; values outside the common ones share the rest."""
-    shares: dict[str, float] = dict(
-        zip(statistics.values or [], statistics.frequencies or [], strict=False)
-    )
+    shares: dict[str, float] = dict(zip(statistics.values or [], statistics.frequencies or [], strict=False))
     if not shares:
         return None
     counts: list[float] = []
@@ -84,10 +80,7 @@ def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statis
     common = sum(statistics.frequencies or [])
     weight = max(0.0, 1.0 - common - statistics.null_frac) / max(1, len(points))
     points = [(p, weight) for p, _ in points]
-    points += [
-        (_comparable(v), f)
-        for v, f in zip(statistics.values or [], statistics.frequencies or [], strict=False)
-    ]
+    points += [(_comparable(v), f) for v, f in zip(statistics.values or [], statistics.frequencies or [], strict=False)]
     if not points:
         return None
     counts = [0.0] * len(filled)

@@ -67,7 +67,7 @@ class Swap:
         """Made before the swap, because nothing of it touches the table the application uses."""
         schema = self.reverse.work_schema
         mark = QName(schema=schema, name=MARK)
-        create = [s for s in live.capture_objects(_as_stage(self.reverse, self.stage))]
+        create = list(live.capture_objects(_as_stage(self.reverse, self.stage)))
         create.append(text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(qualified(mark))))
         # A transaction whose snapshot is older than the swap cannot see the mark, nor all rows of the new
         # table: its writes would miss rows in silence. 40001 is what it must expect and retry anyway.
@@ -89,8 +89,7 @@ class Swap:
     def _guard_trigger(self) -> str:
         return text(
             sql.SQL(
-                "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE ON {}"
-                " FOR EACH STATEMENT EXECUTE FUNCTION {} ()"
+                "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE ON {} FOR EACH STATEMENT EXECUTE FUNCTION {} ()"
             ).format(ident(GUARD), qualified(self.table), sql.Identifier(self.reverse.work_schema, GUARD))
         )
 
@@ -120,25 +119,19 @@ class Swap:
         for publication in self._member_publications():
             yield _publication(publication, sql.SQL("DROP TABLE {}").format(qualified(self.table)))
         for foreign in self.incoming:
-            yield alter(
-                _table_of(foreign), sql.SQL("DROP CONSTRAINT {}").format(ident(foreign.name)), only=True
-            )
+            yield alter(_table_of(foreign), sql.SQL("DROP CONSTRAINT {}").format(ident(foreign.name)), only=True)
         for constraint in self.outgoing:
             # On the new table the constraint may still stand on its leaves only (before it has settled).
             yield alter(self.table, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
         serials = [s for s in self.facts.sequences if not s.is_identity]
         for sequence in serials:
             yield text(
-                sql.SQL("ALTER SEQUENCE {} OWNED BY NONE").format(
-                    sql.Identifier(sequence.schema, sequence.name)
-                )
+                sql.SQL("ALTER SEQUENCE {} OWNED BY NONE").format(sql.Identifier(sequence.schema, sequence.name))
             )
         for sequence in self.facts.sequences:
             if sequence.is_identity:
                 yield text(
-                    sql.SQL(
-                        "SELECT pg_catalog.setval({}::pg_catalog.regclass, last_value, is_called) FROM {}"
-                    ).format(
+                    sql.SQL("SELECT pg_catalog.setval({}::pg_catalog.regclass, last_value, is_called) FROM {}").format(
                         sql.Literal(text(sql.Identifier(in_from.schema, sequence.name))),
                         sql.Identifier(sequence.schema, sequence.name),
                     )
@@ -260,9 +253,7 @@ class Swap:
     def _drop_work(self) -> Iterator[str]:
         guard = sql.Identifier(self.reverse.work_schema, GUARD)
         yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(guard))
-        yield text(
-            sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.reverse.work_schema, MARK))
-        )
+        yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.reverse.work_schema, MARK)))
         for pair in (self.reverse, self.forward):
             yield from live.drop_capture_objects(pair)
         for schema in (self.reverse.work_schema, self.forward.work_schema):
@@ -306,9 +297,7 @@ def _enabled(trigger: str, enabled: str) -> sql.Composed:
 
 def _add_foreign_key(table: QName, name: str, definition: str) -> str:
     body = definition.removesuffix(" NOT VALID")
-    return alter(
-        table, sql.SQL("ADD CONSTRAINT {} {} NOT VALID").format(ident(name), trusted(body)), only=True
-    )
+    return alter(table, sql.SQL("ADD CONSTRAINT {} {} NOT VALID").format(ident(name), trusted(body)), only=True)
 
 
 def _add_parent_foreign_key(table: QName, constraint: Constraint) -> str:

@@ -137,9 +137,7 @@ def _block(lines: list[str], origin: str) -> Query:
     found = _NAME.fullmatch(lines[0])
     name = found["name"] if found else ""
     if not _IDENTIFIER.fullmatch(name):
-        raise QueryFileError(
-            f"{origin}: {name!r} is not a query name; names are lower case, like read_table."
-        )
+        raise QueryFileError(f"{origin}: {name!r} is not a query name; names are lower case, like read_table.")
     gates: dict[str, int] = {}
     body = 1
     while body < len(lines) and (gate := _GATE.fullmatch(lines[body])):
