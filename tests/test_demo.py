@@ -267,6 +267,16 @@ def test_the_plain_screen_says_every_phase_once_while_it_is_quick() -> None:
     assert out.getvalue().count("replica is 12 s behind") == 3
 
 
+def test_a_phase_that_waits_says_so_and_a_phase_that_returns_goes_on() -> None:
+    out = io.StringIO()
+    with LiveScreen(Console(file=out, force_terminal=True, width=110, height=40)) as screen:
+        for phase, note in (("apply", ""), ("verify", ""), ("apply", ""), ("waiting", "session 7 to end")):
+            screen.watch(Progress(table="t", phase=phase, note=note))
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).rpartition("╭")[2]
+    assert [line.split()[1] for line in last.splitlines() if line.startswith("│")] == ["apply", "verify"]
+    assert "waiting for session 7 to end" in last
+
+
 def test_the_snapshot_of_a_load_is_in_the_panel(tpc_b: Database, pgbench: Path, tmp_path: Path) -> None:
     out = io.StringIO()
     with Load(pgbench, tpc_b.dsn, tmp_path, rate=200) as load:

@@ -31,6 +31,8 @@ class Timeline:
 
     def watch(self, progress: Progress) -> None:
         with self._lock:
+            if progress.phase == "waiting" and self.spans:
+                return  # it belongs to the phase that waits
             if not self.spans or self.spans[-1]["phase"] != progress.phase:
                 self.close()
                 now_s = time.time()

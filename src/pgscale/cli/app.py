@@ -39,7 +39,7 @@ def demo(*, keep: bool, as_json: bool) -> None:
     """
     from pgscale.demo.run import run_demo  # noqa: PLC0415 because only this command needs the demo extra
 
-    result = run_demo(keep=keep, as_json=as_json)
+    result = run_demo(keep=keep)
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
     sys.exit(0 if result.ok else 1)

@@ -19,7 +19,7 @@ from pgscale.demo.flights import FLIGHTS_ROWS, find_flights, load_flights
 from pgscale.demo.latency import between, latency_of
 from pgscale.demo.load import Load, initialize
 from pgscale.demo.proof import DemoResult, RunProof, read_contents, read_table_proof, read_tpc_b
-from pgscale.demo.screen import Screen, open_screen
+from pgscale.demo.screen import Screen, open_screen, render_result
 from pgscale.demo.signals import as_interrupts, deferred, ignored
 from pgscale.embedded import Server, wheel_binaries
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
@@ -84,6 +84,7 @@ def run_demo(
     pace: Pace = "normal",
     workers: int | None = None,
     flights_limit: int | None = None,
+    as_json: bool = False,
     console: Console | None = None,
 ) -> DemoResult:
     """Partition `pgbench_accounts` by hash and `flights` by month while pgbench runs, and prove it.
@@ -100,6 +101,7 @@ def run_demo(
         pace: of the runs.
         workers: of the runs; None for what the pace has.
         flights_limit: load only so many flights.
+        as_json: leave stdout to the caller, who prints the result; else the proof is printed there.
         console: where a person watches; None for stderr.
 
     Returns:
@@ -134,7 +136,10 @@ def run_demo(
         raise DemoStoppedError(
             "Stopped. The load and the server have ended, their files are deleted, nothing is left running."
         ) from error
-    return replace(result, duration_s=time.monotonic() - started_s)
+    result = replace(result, duration_s=time.monotonic() - started_s)
+    if not as_json:
+        Console().print(render_result(result))
+    return result
 
 
 @contextmanager

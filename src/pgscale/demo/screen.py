@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -57,33 +57,48 @@ def open_screen(console: Console) -> Screen:
 
 @dataclass(slots=True)
 class _Phase:
-    started_s: float
+    """A phase so far; a phase may come back (`apply` does), and then goes on counting."""
+
     last: Progress
-    ended_s: float | None = None
+    spent_s: float = 0.0
+    since_s: float | None = None
+
+    def pause(self, now_s: float) -> None:
+        if self.since_s is not None:
+            self.spent_s += now_s - self.since_s
+            self.since_s = None
 
 
 @dataclass(slots=True)
 class _TableView:
     goal: str
     phases: dict[str, _Phase] = field(default_factory=dict[str, _Phase])
+    current: str = ""
 
     def take(self, progress: Progress) -> bool:
-        """Remember the moment; True when it is the first of its phase."""
+        """Remember the moment; True when a phase begins with it. Waiting belongs to the phase that waits."""
         now_s = time.monotonic()
-        known = self.phases.get(progress.phase)
-        for name, phase in self.phases.items():
-            if name != progress.phase and phase.ended_s is None:
-                phase.ended_s = now_s
-        if known is None:
-            ended_s = now_s if progress.phase == "done" else None
-            self.phases[progress.phase] = _Phase(now_s, progress, ended_s)
-            return True
-        known.last, known.ended_s = progress, None
-        return False
+        if progress.phase == "waiting" and self.current:
+            phase = self.phases[self.current]
+            phase.last = replace(phase.last, rate=0.0, eta_s=None, note=f"waiting for {progress.note}")
+            return False
+        begins = progress.phase != self.current
+        if begins and self.current:
+            self.phases[self.current].pause(now_s)
+        phase = self.phases.setdefault(progress.phase, _Phase(progress))
+        phase.last = progress
+        if begins and progress.phase != "done":
+            phase.since_s = now_s
+        self.current = progress.phase
+        return begins
 
     @property
     def done(self) -> bool:
         return "done" in self.phases
+
+    @property
+    def spent_s(self) -> float:
+        return sum(phase.spent_s for phase in self.phases.values())
 
 
 class LiveScreen:
@@ -226,9 +241,8 @@ def _name_of(progress: Progress) -> str:
 def _table_panel(name: str, view: _TableView) -> Panel:
     title = f"[bold]{name}[/] {view.goal}"
     if view.done:
-        took_s = sum((p.ended_s or p.started_s) - p.started_s for p in view.phases.values())
         return Panel(
-            Text(f"partitioned, after {took_s:.1f} s", style="green"),
+            Text(f"partitioned, after {view.spent_s:.1f} s", style="green"),
             title=title,
             title_align="left",
             box=ROUNDED,
@@ -240,12 +254,12 @@ def _table_panel(name: str, view: _TableView) -> Panel:
     for phase in view.phases.values():
         grid.add_row(phase.last.phase, _bar(phase), _phase_text(phase))
     if not view.phases:
-        grid.add_row("waiting", "", "")
+        grid.add_row("starts", "", "")
     return Panel(grid, title=title, title_align="left", box=ROUNDED)
 
 
 def _bar(phase: _Phase) -> ProgressBar:
-    if phase.ended_s is not None:
+    if phase.since_s is None:
         return ProgressBar(total=1, completed=1, width=_BAR_WIDTH)
     last = phase.last
     if not last.total:
@@ -254,9 +268,9 @@ def _bar(phase: _Phase) -> ProgressBar:
 
 
 def _phase_text(phase: _Phase) -> Text:
-    if phase.ended_s is not None:
+    if phase.since_s is None:
         done = f"  {phase.last.done:,} {phase.last.unit}" if phase.last.done else ""
-        return Text(f"{phase.ended_s - phase.started_s:.1f} s{done}", style="dim")
+        return Text(f"{phase.spent_s:.1f} s{done}", style="dim")
     last = phase.last
     text = Text("  ".join(part for part in (_done(last), _pace(last), last.note) if part))
     return text.append(f"  {last.throttled}", style="yellow") if last.throttled else text

@@ -3,7 +3,8 @@ SELECT pg_catalog.to_regclass('pgscale.run') IS NOT NULL;
 
 -- name: select_runs
 SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.state, r.phase, r.plan::text AS plan,
-  r.request, r.note, r.rows_copied, r.rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
+  r.request, r.note, r.rows_copied,
+  COALESCE((SELECT a.row_count FROM pgscale.applied a WHERE a.run_id = r.id), 0) AS rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
   r.busy_s::float8 AS busy_s, r.started_at, r.heartbeat_at,
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid
 FROM pgscale.run r
@@ -33,7 +34,8 @@ UPDATE pgscale.run SET heartbeat_at = pg_catalog.clock_timestamp(), owner_pid = 
 WHERE id = %(run_id)s::int8 RETURNING request;
 
 -- name: add_applied
-UPDATE pgscale.run SET rows_applied = rows_applied + %(rows)s::int8 WHERE id = %(run_id)s::int8;
+INSERT INTO pgscale.applied AS a (run_id, row_count) VALUES (%(run_id)s::int8, %(rows)s::int8)
+ON CONFLICT (run_id) DO UPDATE SET row_count = a.row_count + excluded.row_count;
 
 -- name: set_parity
 UPDATE pgscale.run SET rows_checked = %(rows)s::int8, mismatches = %(mismatches)s::int8 WHERE id = %(run_id)s::int8;

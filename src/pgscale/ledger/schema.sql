@@ -12,7 +12,6 @@ CREATE TABLE IF NOT EXISTS pgscale.run (
   request text,
   note text NOT NULL DEFAULT '',
   rows_copied bigint NOT NULL DEFAULT 0,
-  rows_applied bigint NOT NULL DEFAULT 0,
   rows_checked bigint NOT NULL DEFAULT 0,
   mismatches bigint NOT NULL DEFAULT 0,
   attempts int NOT NULL DEFAULT 0,
@@ -21,6 +20,11 @@ CREATE TABLE IF NOT EXISTS pgscale.run (
   started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   heartbeat_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   owner_pid int
+) WITH (fillfactor = 50);
+-- Apart from the run, whose row the heartbeat updates: the applier works in REPEATABLE READ.
+CREATE TABLE IF NOT EXISTS pgscale.applied (
+  run_id bigint PRIMARY KEY REFERENCES pgscale.run ON DELETE CASCADE,
+  row_count bigint NOT NULL
 ) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS pgscale.step (
   run_id bigint NOT NULL REFERENCES pgscale.run ON DELETE CASCADE,

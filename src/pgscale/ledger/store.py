@@ -140,5 +140,5 @@ def drop_if_empty(session: Session) -> None:
         session.execute("LOCK TABLE pgscale.run IN ACCESS EXCLUSIVE MODE")
         row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
         if row and not row[0]:
-            session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.run")
+            session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
             session.execute("DROP SCHEMA pgscale")

@@ -9,6 +9,7 @@ from typing import Self
 
 import psycopg
 
+from pgscale.connect.retry import TRANSIENT
 from pgscale.connect.session import APPLIER, Session
 from pgscale.ledger import store
 from pgscale.livecopy import ddl
@@ -77,12 +78,16 @@ class Applier:
         return keys
 
     def _batch(self, first: int, last: int) -> int:
-        try:
-            return self._transaction(first, last, evict=False)
-        except psycopg.Error as error:
-            if error.sqlstate not in COLLISIONS:
-                raise
-        return self._transaction(first, last, evict=True)
+        evict = False
+        while True:
+            try:
+                return self._transaction(first, last, evict=evict)
+            except psycopg.Error as error:
+                if error.sqlstate in COLLISIONS and not evict:
+                    evict = True
+                elif error.sqlstate not in TRANSIENT:
+                    raise
+            self.work.check()
 
     def _transaction(self, first: int, last: int, *, evict: bool) -> int:
         with self.session.transaction():

@@ -156,6 +156,7 @@ class Statements:
     settle: tuple[tuple[str, ...], ...]
     undo: tuple[str, ...]
     undo_settle: tuple[tuple[str, ...], ...]
+    undo_unguard: tuple[str, ...]
     drop_new: tuple[str, ...]
     abort_triggers: tuple[str, ...]
     finish_triggers: tuple[tuple[str, ...], ...]

@@ -104,6 +104,8 @@ class Runner:
                 finally:
                     applier.close()
             self._settle_statements(plan.statements.undo_settle, "undo_settle", done)
+            self._wait_for_older_transactions()
+            self._locked(plan.statements.undo_unguard, "drop the guard")
             self._locked(plan.statements.drop_new, "drop the copy")
 
     def abort(self) -> None:
@@ -338,6 +340,26 @@ class Runner:
                 )
 
             retrying(attempt, give_up_after_s=3600.0, on_retry=told, sleep=self._sleep)
+
+    def _wait_for_older_transactions(self) -> None:
+        """Return when every transaction that is open now has ended: none has a snapshot from before the swap then.
+
+        As CREATE INDEX CONCURRENTLY waits; every role may see who holds a virtual transaction.
+        """
+        query = (
+            "SELECT l.virtualtransaction, l.pid FROM pg_catalog.pg_locks l"
+            " JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
+            " WHERE l.locktype = 'virtualxid' AND l.granted AND a.datname = pg_catalog.current_database()"
+            " AND a.backend_type = 'client backend' AND a.application_name NOT LIKE 'pgscale/%'"
+        )
+        with self.work.open(CONTROL) as session:
+            older = set(session.execute(query).fetchall())
+            while older := older & set(session.execute(query).fetchall()):
+                pids = ", ".join(str(pid) for _, pid in sorted(older, key=str)[:3])
+                self.work.tell(
+                    Progress(table=self.work.table, phase="waiting", note=f"transactions of sessions {pids} to end")
+                )
+                self._sleep(0.1)
 
     def _blockers(self, session: Session) -> str:
         rows = session.execute(

@@ -7,6 +7,7 @@ kept in `pgscale_old_<oid>`. So nothing is renamed: objects change schemas, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -18,8 +19,10 @@ from pgscale.livecopy.model import Pair
 from pgscale.partition.ddl import alter, comment_on, constraint_comment, role
 from pgscale.partition.model import Leaf, Statements
 
-GUARD = "_pgscale_guard"
-MARK = "_pgscale_cutover"
+GUARD: LiteralString = "_pgscale_guard"
+MARK: LiteralString = "_pgscale_cutover"
+UNDO_GUARD: LiteralString = "_pgscale_undo_guard"
+UNDO_MARK: LiteralString = "_pgscale_undone"
 
 
 class Swap:
@@ -49,6 +52,7 @@ class Swap:
             settle=tuple(self._settle()),
             undo=tuple(self._undo()),
             undo_settle=tuple(self._undo_settle()),
+            undo_unguard=(self._drop_guard(UNDO_GUARD),),
             drop_new=tuple(self._drop_new()),
             abort_triggers=live.drop_capture_triggers(self.table),
             finish_triggers=tuple(self._finish_triggers()),
@@ -65,33 +69,38 @@ class Swap:
 
     def _reverse_objects(self) -> tuple[str, ...]:
         """Made before the swap, because nothing of it touches the table the application uses."""
-        schema = self.reverse.work_schema
-        mark = QName(schema=schema, name=MARK)
         create = list(live.capture_objects(_as_stage(self.reverse, self.stage)))
-        create.append(text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(qualified(mark))))
-        # A transaction whose snapshot is older than the swap cannot see the mark, nor all rows of the new
-        # table: its writes would miss rows in silence. 40001 is what it must expect and retry anyway.
-        create.append(
-            text(
-                sql.SQL(
-                    "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-                    " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN"
-                    " IF NOT EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION USING ERRCODE ="
-                    " 'serialization_failure', MESSAGE = 'could not serialize access: the table was partitioned"
-                    " after this transaction took its snapshot'; END IF; RETURN NULL; END$pgscale$"
-                ).format(sql.Identifier(schema, GUARD), qualified(mark))
-            )
-        )
+        create += [*self._guard_objects(GUARD, MARK), *self._guard_objects(UNDO_GUARD, UNDO_MARK)]
         for leaf in self.leaves:
             create += live.capture_triggers(self.reverse, leaf)
         return tuple(create)
 
-    def _guard_trigger(self) -> str:
-        return text(
+    def _guard_objects(self, guard: LiteralString, mark: LiteralString) -> Iterator[str]:
+        """A transaction whose snapshot is older than a swap can see neither its mark nor every row of the table
+        that came in: its writes would miss rows in silence. 40001 is what it must expect and retry anyway."""
+        schema = self.reverse.work_schema
+        yield text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(sql.Identifier(schema, mark)))
+        yield text(
+            sql.SQL(
+                "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+                " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN"
+                " IF NOT EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION USING ERRCODE = 'serialization_failure',"
+                " MESSAGE = 'could not serialize access: the table was exchanged after this transaction took its"
+                " snapshot'; END IF; RETURN NULL; END$pgscale$"
+            ).format(sql.Identifier(schema, guard), sql.Identifier(schema, mark))
+        )
+
+    def _set_guard(self, guard: LiteralString, mark: LiteralString) -> Iterator[str]:
+        schema = self.reverse.work_schema
+        yield text(sql.SQL("INSERT INTO {} VALUES (pg_catalog.clock_timestamp())").format(sql.Identifier(schema, mark)))
+        yield text(
             sql.SQL(
                 "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE ON {} FOR EACH STATEMENT EXECUTE FUNCTION {} ()"
-            ).format(ident(GUARD), qualified(self.table), sql.Identifier(self.reverse.work_schema, GUARD))
+            ).format(ident(guard), qualified(self.table), sql.Identifier(schema, guard))
         )
+
+    def _drop_guard(self, guard: LiteralString) -> str:
+        return text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(guard), qualified(self.table)))
 
     def _cutover(self) -> Iterator[str]:
         yield from live.drop_capture_triggers(self.table)
@@ -107,12 +116,7 @@ class Swap:
         for foreign in self.incoming:
             yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
         yield from live.capture_triggers(self.reverse, self.table)
-        yield text(
-            sql.SQL("INSERT INTO {} VALUES (pg_catalog.clock_timestamp())").format(
-                sql.Identifier(self.reverse.work_schema, MARK)
-            )
-        )
-        yield self._guard_trigger()
+        yield from self._set_guard(GUARD, MARK)
 
     def _exchange(self, *, out_to: QName, in_from: QName) -> Iterator[str]:
         """Move the present table away and the other one in, with everything that follows the name."""
@@ -223,7 +227,7 @@ class Swap:
 
     def _undo(self) -> Iterator[str]:
         yield from live.drop_capture_triggers(self.table)
-        yield text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(GUARD), qualified(self.table)))
+        yield self._drop_guard(GUARD)
         yield from self._exchange(out_to=self.stage, in_from=self.retained)
         for constraint in self.outgoing:
             for leaf in self.leaves:
@@ -236,6 +240,7 @@ class Swap:
             yield _add_foreign_key(self.table, constraint.name, constraint.definition)
         for foreign in self.incoming:
             yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
+        yield from self._set_guard(UNDO_GUARD, UNDO_MARK)
 
     def _undo_settle(self) -> Iterator[tuple[str, ...]]:
         for constraint in self.outgoing:
@@ -251,9 +256,10 @@ class Swap:
         yield from self._drop_work()
 
     def _drop_work(self) -> Iterator[str]:
-        guard = sql.Identifier(self.reverse.work_schema, GUARD)
-        yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(guard))
-        yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.reverse.work_schema, MARK)))
+        schema = self.reverse.work_schema
+        for guard, mark in ((GUARD, MARK), (UNDO_GUARD, UNDO_MARK)):
+            yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(sql.Identifier(schema, guard)))
+            yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, mark)))
         for pair in (self.reverse, self.forward):
             yield from live.drop_capture_objects(pair)
         for schema in (self.reverse.work_schema, self.forward.work_schema):
@@ -262,7 +268,7 @@ class Swap:
     def _finish_triggers(self) -> Iterator[tuple[str, ...]]:
         yield (
             *live.drop_capture_triggers(self.table),
-            text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(GUARD), qualified(self.table))),
+            self._drop_guard(GUARD),
         )
         for leaf in self.leaves:
             yield live.drop_capture_triggers(leaf)
