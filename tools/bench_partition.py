@@ -30,6 +30,7 @@ from partition_bench.underload import measure_b
 from pgscale.embedded import Server
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+KEPT = DOCS / "partition.json"
 PACES = ("gentle", "normal", "fast")
 
 
@@ -37,7 +38,7 @@ PACES = ("gentle", "normal", "fast")
 class Wishes:
     """What the command line asks for."""
 
-    parts: str
+    part: str
     major: int
     rows: int
     rounds: int
@@ -62,7 +63,7 @@ def parse(arguments: Sequence[str]) -> Wishes:
     given = parser.parse_args(arguments)
     quick: bool = given.quick
     return Wishes(
-        parts=given.part,
+        part=given.part,
         major=given.major,
         rows=given.rows or (100_000 if quick else 2_000_000),
         rounds=given.rounds or (1 if quick else 3),
@@ -79,14 +80,12 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def measure(wishes: Wishes, results: Results) -> None:
-    """Measure what is asked for, each part on a new server, into the results."""
-    binaries = binaries_of(wishes.major)
-    if wishes.parts in ("a", "all"):
-        with Server(binaries, settings=SETTINGS) as server:
+def measure(part: str, wishes: Wishes, results: Results) -> None:
+    """Measure one part on a new server, into the results."""
+    with Server(binaries_of(wishes.major), settings=SETTINGS) as server:
+        if part == "a":
             results["a"] = measure_a(server, rows=wishes.rows, rounds=wishes.rounds, batches=wishes.batches, say=say)
-    if wishes.parts in ("b", "all"):
-        with Server(binaries, settings=SETTINGS) as server:
+        elif part == "b":
             results["b"] = measure_b(
                 server,
                 scale=wishes.scale,
@@ -96,8 +95,7 @@ def measure(wishes: Wishes, results: Results) -> None:
                 before_s=wishes.before_s,
                 say=say,
             )
-    if wishes.parts in ("c", "all"):
-        with Server(binaries, settings=SETTINGS) as server:
+        else:
             results["c"] = measure_c(server, sizes=(wishes.rows // 10, wishes.rows), say=say)
 
 
@@ -111,29 +109,37 @@ def draw_chart(part: PartB, directory: Path) -> Path:
     return png
 
 
+def save(results: Results) -> str:
+    """Write everything into the documentation; returns the page."""
+    DOCS.mkdir(parents=True, exist_ok=True)
+    chart = draw_chart(results["b"], DOCS).name if "b" in results else ""
+    KEPT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    page = render(results, chart=chart)
+    (DOCS / "partition.md").write_text(page, encoding="utf-8")
+    return page
+
+
 def main(arguments: Sequence[str]) -> int:
     wishes = parse(arguments)
-    kept = DOCS / "partition.json"
+    parts = {"all": ("a", "b", "c"), "chart": ()}.get(wishes.part, (wishes.part,))
     results: Results = {}
     if wishes.quick:
-        measure(wishes, results)
+        for part in parts:
+            measure(part, wishes, results)
         with tempfile.TemporaryDirectory() as directory:
             chart = draw_chart(results["b"], Path(directory)).name if "b" in results else ""
         print(render(results, chart=chart))
         print(json.dumps(results, indent=1))
         return 0
-    if kept.exists():
-        results = cast("Results", json.loads(kept.read_text(encoding="utf-8")))
-    if wishes.parts == "chart" and "b" not in results:
+    if KEPT.exists():
+        results = cast("Results", json.loads(KEPT.read_text(encoding="utf-8")))
+    if wishes.part == "chart" and "b" not in results:
         print("There are no measurements to draw: run --part b first.", file=sys.stderr)
         return 2
-    DOCS.mkdir(parents=True, exist_ok=True)
-    measure(wishes, results)
-    chart = draw_chart(results["b"], DOCS).name if "b" in results else ""
-    kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    page = render(results, chart=chart)
-    (DOCS / "partition.md").write_text(page, encoding="utf-8")
-    print(page)
+    for part in parts:
+        measure(part, wishes, results)
+        save(results)  # a part that fails does not take the finished ones with it
+    print(save(results))
     return 0
 
 

@@ -23,7 +23,7 @@ from pgscale.demo.proof import DemoResult
 
 _FRAMES_PER_S = 4
 _PLAIN_EVERY_S = 2.0
-_BAR_WIDTH = 28
+_BAR_WIDTH = 20
 
 
 class Screen(Protocol):
@@ -247,10 +247,10 @@ def _table_panel(name: str, view: _TableView) -> Panel:
             title_align="left",
             box=ROUNDED,
         )
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=8)
-    grid.add_column(width=_BAR_WIDTH)
-    grid.add_column(overflow="ellipsis", no_wrap=True)
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(min_width=8, no_wrap=True)
+    grid.add_column(min_width=_BAR_WIDTH)
+    grid.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     for phase in view.phases.values():
         grid.add_row(phase.last.phase, _bar(phase), _phase_text(phase))
     if not view.phases:
