@@ -454,8 +454,7 @@ class OldServer(threading.Thread):
             settings = {"server_version": "12.22", "server_encoding": "UTF8", "client_encoding": "UTF8"}
             settings |= {"standard_conforming_strings": "on", "DateStyle": "ISO, MDY", "TimeZone": "UTC"}
             statuses = b"".join(
-                message(b"S", name.encode() + b"\0" + value.encode() + b"\0")
-                for name, value in settings.items()
+                message(b"S", name.encode() + b"\0" + value.encode() + b"\0") for name, value in settings.items()
             )
             key = message(b"K", struct.pack("!ii", 1, 1))
             peer.sendall(message(b"R", struct.pack("!i", 0)) + statuses + key + ready)

@@ -50,7 +50,7 @@ def _finish_by_resume(dsn: str) -> None:
     assert relkind(dsn) == "p"
 
 
-@pytest.mark.parametrize("point", (*BEFORE_CUTOVER, *AFTER_CUTOVER))
+@pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])
 def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     _make(database.dsn)
     with TwinWriters(dsn=database.dsn, seed=1) as writers:

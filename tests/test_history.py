@@ -96,9 +96,7 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
 
 
 @pytest.mark.parametrize(("scheme_name", "isolation"), CASES)
-def test_the_table_ends_as_its_untouched_twin(
-    database: Database, scheme_name: str, isolation: Isolation
-) -> None:
+def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: str, isolation: Isolation) -> None:
     load = _history(database, scheme_name, isolation, seed=2013, rows=4000)
     assert load.committed > 50
 

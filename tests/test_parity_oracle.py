@@ -134,9 +134,7 @@ LOSSES: dict[str, tuple[dict[str, str], str]] = {
         DUMP,
     ),
     "foreign key deferrable": (
-        {
-            "foreign key in": "ALTER TABLE child ADD CONSTRAINT child_fk FOREIGN KEY (f) REFERENCES t DEFERRABLE"
-        },
+        {"foreign key in": "ALTER TABLE child ADD CONSTRAINT child_fk FOREIGN KEY (f) REFERENCES t DEFERRABLE"},
         DUMP,
     ),
     "identity always": (
@@ -215,9 +213,7 @@ LOSSES: dict[str, tuple[dict[str, str], str]] = {
         ROWS,
     ),
     "a space at the end": (
-        {
-            "rows": "INSERT INTO t (id, v, w, p) SELECT id, v, CASE id WHEN 4 THEN 'w ' ELSE w END, p FROM pgscale_old.t"
-        },
+        {"rows": "INSERT INTO t (id, v, w, p) SELECT id, v, CASE id WHEN 4 THEN 'w ' ELSE w END, p FROM pgscale_old.t"},
         ROWS,
     ),
 }
@@ -228,8 +224,7 @@ def _convert(database: Database, changes: dict[str, str]) -> set[str]:
     with psycopg.connect(database.superuser_dsn, autocommit=True) as admin:
         for role in READERS:
             admin.execute(
-                f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation"
-                " THEN NULL; END $$"
+                f"DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
             )
         owner = database.connect()
         owner.execute(BEFORE)

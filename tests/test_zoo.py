@@ -158,9 +158,7 @@ def cage(shape: Shape, database: Database) -> Iterator[Cage]:
     made.close()
 
 
-def _assert_carried(
-    cage: Cage, before: Snapshot, storage: parity.LeafStorage, allowed: tuple[str, ...]
-) -> None:
+def _assert_carried(cage: Cage, before: Snapshot, storage: parity.LeafStorage, allowed: tuple[str, ...]) -> None:
     leaf_names = cage.leaf_names()
     after = cage.snapshot(leaf_names)
     parity.assert_parity(

@@ -357,9 +357,7 @@ def _report(what: str, before: Sequence[str], after: Sequence[str], allowed: Seq
     if not minus and not plus:
         return
     lines = list(
-        difflib.unified_diff(
-            _broken(sorted(minus)), _broken(sorted(plus)), "before", "after", lineterm="", n=2
-        )
+        difflib.unified_diff(_broken(sorted(minus)), _broken(sorted(plus)), "before", "after", lineterm="", n=2)
     )
     text = "\n".join(line if len(line) < 400 else line[:400] + " …" for line in lines[:200])
     raise AssertionError(f"{what}: {len(minus)} statements lost, {len(plus)} gained\n{text}")
@@ -503,9 +501,7 @@ def _read_storage(conn: psycopg.Connection[Any], oid: int) -> LeafStorage:
         columns=tuple((*r[:-1], tuple(r[-1])) for r in conn.execute(_COLUMNS, [oid]).fetchall()),
         checks=tuple((n, v) for n, v in conn.execute(_CHECKS, [oid]).fetchall()),
         indexes={
-            n: IndexStorage(
-                **{**r, "options": tuple(sorted(r["options"])), "statistics": tuple(r["statistics"])}
-            )
+            n: IndexStorage(**{**r, "options": tuple(sorted(r["options"])), "statistics": tuple(r["statistics"])})
             for n, r in indexes.items()
         },
         privileges=frozenset(conn.execute(_PRIVILEGES, [oid, oid]).fetchall()),
@@ -593,9 +589,7 @@ def read_rows(conn: psycopg.Connection[Any], table: Named) -> tuple[int, str]:
     return len(lines), hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def read_all_rows(
-    conn: psycopg.Connection[Any], leaf_names: Iterable[str] = ()
-) -> dict[str, tuple[int, str] | str]:
+def read_all_rows(conn: psycopg.Connection[Any], leaf_names: Iterable[str] = ()) -> dict[str, tuple[int, str] | str]:
     """Hash the rows of every table, view and materialized view outside pgscale's schemas and the leaves."""
     left_out = set(leaf_names)
     relations = conn.execute(

@@ -299,9 +299,7 @@ class _Client:
     def absent(self) -> int | None:
         """An own identifier that was used and is gone."""
         sample = self.random.sample(self.ids, min(12, len(self.ids)))
-        there = {
-            r[0] for r in self.cur.execute("SELECT id FROM t_twin WHERE id = ANY(%s)", [sample]).fetchall()
-        }
+        there = {r[0] for r in self.cur.execute("SELECT id FROM t_twin WHERE id = ANY(%s)", [sample]).fetchall()}
         gone = [i for i in sample if i not in there]
         return gone[0] if gone else None
 

@@ -1503,9 +1503,7 @@ _REFUSED = (
         expect="refused",
         reason="(?i)typed|type",
     ),
-    _shape(
-        "unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", expect="refused", reason="(?i)unlogged"
-    ),
+    _shape("unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", expect="refused", reason="(?i)unlogged"),
     _shape(
         "view",
         "CREATE TABLE base (id int PRIMARY KEY); CREATE VIEW t AS SELECT * FROM base",

@@ -147,6 +147,7 @@ class Index:
     is_clustered: bool
     is_replica_identity: bool
     is_partial: bool
+    predicate: str | None
     has_expressions: bool
     key_columns: list[str]
     included_columns: list[str]

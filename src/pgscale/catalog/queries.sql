@@ -143,6 +143,8 @@ SELECT k.oid::int8 AS oid, k.conname::text AS name, k.contype::text AS kind,
   COALESCE(pg_catalog.to_jsonb(k) ->> 'conenforced', 'true')::bool AS is_enforced
 FROM pg_catalog.pg_constraint k
 WHERE k.conrelid = %(oid)s::int8::pg_catalog.oid AND k.contype IN ('c', 'p', 'u', 'x', 'f')
+  -- A foreign key to a partitioned table has a row for each of its partitions besides.
+  AND (k.contype <> 'f' OR k.conparentid = 0)
 ORDER BY k.conname;
 
 -- name: incoming_foreign_keys
@@ -168,6 +170,7 @@ SELECT i.indexrelid::int8 AS oid, c.relname::text AS name,
   i.indisunique AS is_unique, i.indisprimary AS is_primary, i.indisvalid AS is_valid,
   i.indisexclusion AS is_exclusion, i.indimmediate AS is_immediate, i.indisclustered AS is_clustered,
   i.indisreplident AS is_replica_identity, i.indpred IS NOT NULL AS is_partial,
+  pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
   i.indexprs IS NOT NULL AS has_expressions,
   (SELECT pg_catalog.array_agg(COALESCE(a.attname::text, '') ORDER BY u.ord)
    FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u(num, ord)
@@ -177,7 +180,7 @@ SELECT i.indexrelid::int8 AS oid, c.relname::text AS name,
    FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u(num, ord)
    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num
    WHERE u.ord > i.indnkeyatts), '{}') AS included_columns,
-  (SELECT pg_catalog.array_agg(COALESCE(pg_catalog.format('OPERATOR(%%I.%%s)', pn.nspname, op.oprname), '') ORDER BY u.ord)
+  (SELECT pg_catalog.array_agg(CASE WHEN op.oid IS NULL THEN '' ELSE pg_catalog.format('OPERATOR(%%I.%%s)', pn.nspname, op.oprname) END ORDER BY u.ord)
    FROM pg_catalog.unnest(i.indclass::oid[]) WITH ORDINALITY u(opclass, ord)
    JOIN pg_catalog.pg_opclass oc ON oc.oid = u.opclass
    LEFT JOIN pg_catalog.pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3 AND oc.opcmethod = 403
@@ -313,6 +316,8 @@ SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS
 FROM pg_catalog.pg_depend d
 WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %(oid)s::int8::pg_catalog.oid
   AND d.deptype IN ('n', 'a')
+  -- Before 15 a generated column is its own table's dependent.
+  AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = d.refobjid)
   AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (
     SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')))
   AND d.classid NOT IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass,

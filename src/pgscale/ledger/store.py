@@ -86,7 +86,11 @@ def read_runs(session: Session, oid: int | None = None) -> tuple[RunRow, ...]:
         return ()
     with session.cursor(row_factory=class_row(RunRow)) as cursor:
         query = QUERIES.get("select_runs", session.info.server_version)
-        return tuple(cursor.execute(query, {"oid": oid}).fetchall())
+        try:
+            return tuple(cursor.execute(query, {"oid": oid}).fetchall())
+        except psycopg.errors.UndefinedTable:
+            # The last run of the database was taken back a moment ago, and the ledger with it.
+            return ()
 
 
 def try_own(session: Session, oid: int) -> bool:

@@ -40,7 +40,7 @@ def qualified(name: QName) -> sql.Identifier:
 
 def trusted(definition: str) -> sql.SQL:
     """Take a definition the server itself deparsed (pg_get_…def) as SQL; never use it for user input."""
-    return sql.SQL(cast(LiteralString, definition.replace("{", "{{").replace("}", "}}")))
+    return sql.SQL(cast(LiteralString, definition))
 
 
 def names(columns: Iterable[str], prefix: str = "") -> sql.Composed:
@@ -162,8 +162,8 @@ def copy(pair: Pair) -> str:
 def scrub(pair: Pair, leaf: QName) -> str:
     """Return the statement that removes from one unindexed leaf every row whose key was captured."""
     return text(
-        sql.SQL("DELETE FROM {} t USING (SELECT DISTINCT {} FROM {}) k WHERE {}").format(
-            qualified(leaf), names(_identity(pair)), qualified(pair.log), equal(pair.identity, "t", "k")
+        sql.SQL("DELETE FROM {} _pgscale_target USING (SELECT DISTINCT {} FROM {}) k WHERE {}").format(
+            qualified(leaf), names(_identity(pair)), qualified(pair.log), equal(pair.identity, "_pgscale_target", "k")
         )
     )
 
@@ -195,21 +195,21 @@ def _delete(pair: Pair, keys_from: sql.Composable) -> str:
     if pair.placement:
         # A row's old partition is in the log, its present one in the source: both are looked into.
         doomed = sql.SQL(
-            "SELECT {} FROM {} UNION SELECT {} FROM (SELECT DISTINCT {} FROM {}) b JOIN {} s ON {}"
+            "SELECT {} FROM {} UNION SELECT {} FROM (SELECT DISTINCT {} FROM {}) b JOIN {} _pgscale_source ON {}"
         ).format(
             names(_keys(pair)),
             keys_from,
-            names(_keys(pair), "s"),
+            names(_keys(pair), "_pgscale_source"),
             names(_identity(pair)),
             keys_from,
             qualified(pair.source),
-            equal(pair.identity, "s", "b"),
+            equal(pair.identity, "_pgscale_source", "b"),
         )
     else:
         doomed = sql.SQL("SELECT DISTINCT {} FROM {}").format(names(_identity(pair)), keys_from)
     return text(
-        sql.SQL("DELETE FROM {} t USING ({}) k WHERE {}").format(
-            qualified(pair.target), doomed, equal((*pair.identity, *pair.placement), "t", "k")
+        sql.SQL("DELETE FROM {} _pgscale_target USING ({}) k WHERE {}").format(
+            qualified(pair.target), doomed, equal((*pair.identity, *pair.placement), "_pgscale_target", "k")
         )
     )
 
@@ -217,14 +217,14 @@ def _delete(pair: Pair, keys_from: sql.Composable) -> str:
 def _bring(pair: Pair, identity: sql.Composed) -> sql.Composed:
     return sql.SQL(
         "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM"
-        " (SELECT DISTINCT {} FROM pg_temp._pgscale_batch) b JOIN {} s ON {}"
+        " (SELECT DISTINCT {} FROM pg_temp._pgscale_batch) b JOIN {} _pgscale_source ON {}"
     ).format(
         qualified(pair.target),
         names(pair.columns),
-        names(pair.columns, "s"),
+        names(pair.columns, "_pgscale_source"),
         identity,
         qualified(pair.source),
-        equal(pair.identity, "s", "b"),
+        equal(pair.identity, "_pgscale_source", "b"),
     )
 
 
@@ -245,15 +245,16 @@ def verify_source(pair: Pair) -> str:
     """
     columns = names(pair.all_columns)
     differing = sql.SQL(
-        "SELECT {} FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) s"
-        " LEFT JOIN (SELECT {} FROM {}) t ON {} WHERE t.{} IS NULL OR s OPERATOR(pg_catalog.*<>) t"
+        "SELECT {} FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) _pgscale_source"
+        " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
+        " WHERE _pgscale_target.{} IS NULL OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
-        names(_identity(pair), "s"),
+        names(_identity(pair), "_pgscale_source"),
         columns,
         qualified(pair.source),
         columns,
         qualified(pair.target),
-        equal((*pair.identity, *pair.placement), "t", "s"),
+        equal((*pair.identity, *pair.placement), "_pgscale_target", "_pgscale_source"),
         ident(pair.identity[0].name),
     )
     return _judge(pair, differing)
@@ -303,12 +304,14 @@ def verify_keys(pair: Pair) -> str:
         a=trusted("$1"), b=trusted(f"${count + 1}"), row=_row(pair), low=_bound(pair, 1), high=_bound(pair, count + 1)
     )
     differing = sql.SQL(
-        "SELECT {} FROM (SELECT {} FROM {} WHERE {}) s FULL JOIN (SELECT {} FROM {} WHERE {}) t ON {}"
-        " WHERE s.{key} IS NULL OR t.{key} IS NULL OR s OPERATOR(pg_catalog.*<>) t"
+        "SELECT {} FROM (SELECT {} FROM {} WHERE {}) _pgscale_source"
+        " FULL JOIN (SELECT {} FROM {} WHERE {}) _pgscale_target ON {}"
+        " WHERE _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
+        " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
         sql.SQL(", ").join(
             sql.SQL("COALESCE({}, {}) AS {}").format(
-                sql.Identifier("s", k.name), sql.Identifier("t", k.name), ident(k.name)
+                sql.Identifier("_pgscale_source", k.name), sql.Identifier("_pgscale_target", k.name), ident(k.name)
             )
             for k in pair.identity
         ),
@@ -318,7 +321,7 @@ def verify_keys(pair: Pair) -> str:
         columns,
         qualified(pair.target),
         within,
-        equal(pair.identity, "s", "t"),
+        equal(pair.identity, "_pgscale_source", "_pgscale_target"),
         key=ident(pair.identity[0].name),
     )
     return _judge(pair, differing)
@@ -345,12 +348,14 @@ def count_keys(pair: Pair) -> str:
 def verify_target(pair: Pair, leaf: QName) -> str:
     """Return the statement that looks up the rows of a leaf's pages in the source: nothing may be left over."""
     differing = sql.SQL(
-        "SELECT {} FROM {} t WHERE t.ctid >= $1::tid AND t.ctid < $2::tid AND NOT EXISTS (SELECT FROM {} s WHERE {})"
+        "SELECT {} FROM {} _pgscale_target"
+        " WHERE _pgscale_target.ctid >= $1::tid AND _pgscale_target.ctid < $2::tid"
+        " AND NOT EXISTS (SELECT FROM {} _pgscale_source WHERE {})"
     ).format(
-        names(_identity(pair), "t"),
+        names(_identity(pair), "_pgscale_target"),
         qualified(leaf),
         qualified(pair.source),
-        equal((*pair.identity, *pair.placement), "s", "t"),
+        equal((*pair.identity, *pair.placement), "_pgscale_source", "_pgscale_target"),
     )
     return _judge(pair, differing)
 
@@ -361,17 +366,19 @@ def recheck(pair: Pair) -> str:
     identity = names(_identity(pair))
     differing = sql.SQL(
         "SELECT DISTINCT {} FROM (SELECT DISTINCT {} FROM waiting) k"
-        " LEFT JOIN (SELECT {} FROM {}) s ON {} LEFT JOIN (SELECT {} FROM {}) t ON {}"
-        " WHERE (s.{key} IS NULL) <> (t.{key} IS NULL) OR s OPERATOR(pg_catalog.*<>) t"
+        " LEFT JOIN (SELECT {} FROM {}) _pgscale_source ON {}"
+        " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
+        " WHERE (_pgscale_source.{key} IS NULL) <> (_pgscale_target.{key} IS NULL)"
+        " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
         names(_identity(pair), "k"),
         identity,
         columns,
         qualified(pair.source),
-        equal(pair.identity, "s", "k"),
+        equal(pair.identity, "_pgscale_source", "k"),
         columns,
         qualified(pair.target),
-        equal(pair.identity, "t", "k"),
+        equal(pair.identity, "_pgscale_target", "k"),
         key=ident(pair.identity[0].name),
     )
     waiting = sql.SQL("waiting AS (DELETE FROM {} RETURNING {}), ").format(qualified(pair.recheck), identity)

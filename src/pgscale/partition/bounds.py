@@ -19,6 +19,11 @@ from pgscale.partition.model import MOST_LEAVES, By, Leaf, Method
 PERIODS = ("day", "week", "month", "quarter", "year")
 INTEGER_TYPES = frozenset({"smallint", "integer", "bigint", "numeric"})
 TIME_TYPES = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
+_INTEGER_LIMITS = {
+    "smallint": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "bigint": (-(2**63), 2**63 - 1),
+}
 # How many empty periods are made beyond the newest row, so that today's and next period's rows have a home.
 PERIODS_AHEAD = 3
 _INTERVAL = re.compile(r"^(\d+)\s*(second|minute|hour|day|week)s?$")
@@ -148,8 +153,16 @@ def range_leaves(table: str, type_name: str, step: str, extent: Extent, namer: N
             hint="Use --by list:COL or --by hash:COL for this column.",
         )
     leaves: list[Leaf] = []
+    least, most = _INTEGER_LIMITS.get(type_name, (None, None))
     for low, high, at in edges:
-        bound = text(sql.SQL("FOR VALUES FROM ({}) TO ({})").format(sql.Literal(low), sql.Literal(high)))
+        if most is not None and int(low) > most:
+            break
+        bound = text(
+            sql.SQL("FOR VALUES FROM ({}) TO ({})").format(
+                sql.SQL("MINVALUE") if least is not None and int(low) < least else sql.Literal(low),
+                sql.SQL("MAXVALUE") if most is not None and int(high) > most else sql.Literal(high),
+            )
+        )
         leaves.append(Leaf(name=namer.name(table, "_p" + label(at)), bound=bound))
     return tuple(leaves)
 

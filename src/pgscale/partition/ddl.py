@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
-from pgscale.catalog.model import Column, Grant, Index, OwnedSequence, TableFacts
+from pgscale.catalog.model import Column, Constraint, Grant, Index, OwnedSequence, TableFacts
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
-from pgscale.partition.bounds import Namer, fit
+from pgscale.partition.bounds import Namer
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By, Leaf
 
@@ -237,22 +237,23 @@ def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, .
     )
 
 
-def index_tail(facts: TableFacts, index: Index, keys: Keys) -> str:
-    """Return `USING …` of the index, its key grown by the partition columns where it must."""
-    del facts
+def index_tail(index: Index, keys: Keys) -> str:
+    """Return `USING …` of the index, its key grown by the partition columns where it must, in its tablespace."""
+    tail, where = index.tail, ""
+    if index.predicate is not None and tail.endswith(f" WHERE {index.predicate}"):
+        where = f" WHERE {index.predicate}"
+        tail = tail.removesuffix(where)
     missing = keys.grown.get(index.oid, ())
-    if not missing:
-        return index.tail
-    added = text(sql.SQL(", ").join(ident(c) for c in missing))
-    close = _closing_paren(index.tail)
-    tail = index.tail[:close] + ", " + added + index.tail[close:]
-    included = [c for c in index.included_columns if c in missing]
-    if included:
-        rest = [c for c in index.included_columns if c not in missing]
-        new = text(sql.SQL(" INCLUDE ({})").format(names(rest))) if rest else ""
-        old = text(sql.SQL(" INCLUDE ({})").format(trusted(", ".join(_quoted(index.included_columns)))))
-        tail = tail.replace(old, new, 1)
-    return tail
+    if missing:
+        close = _closing_paren(tail)
+        tail = tail[:close] + ", " + text(names(missing)) + tail[close:]
+        included = [c for c in index.included_columns if c not in missing]
+        if len(included) < len(index.included_columns):
+            old = f" INCLUDE ({', '.join(_quoted(index.included_columns))})"
+            tail = tail.replace(old, text(sql.SQL(" INCLUDE ({})").format(names(included))) if included else "", 1)
+    if index.tablespace is not None:
+        tail += text(sql.SQL(" TABLESPACE {}").format(ident(index.tablespace)))
+    return tail + where
 
 
 def _quoted(columns: Sequence[str]) -> list[str]:
@@ -281,42 +282,36 @@ def leaf_index_name(namer: Namer, leaf: Leaf, facts: TableFacts, index: Index) -
     """Name a leaf's index after the leaf and what is left of the index's name behind the table's."""
     base = facts.table.name
     rest = index.name[len(base) :] if index.name.startswith(base) else "_" + index.name
-    return namer.name(leaf.name, fit("", rest[:40]) if len(rest.encode()) <= 40 else fit(rest[:24], ""))
+    return namer.name(leaf.name, rest if len(rest.encode()) <= 40 else rest[:12])
 
 
 def leaf_index_statements(facts: TableFacts, keys: Keys, leaf: Leaf, index: Index, name: str) -> tuple[str, ...]:
     """Return what builds one index of one leaf, with its constraint where it has one."""
     table = QName(schema=facts.table.schema, name=leaf.name)
     constraint = next((c for c in facts.constraints if c.index_oid == index.oid and c.kind in "pux"), None)
-    statements: list[str] = []
-    if constraint is not None and constraint.kind == "x":
-        statements.append(
-            alter(table, sql.SQL("ADD CONSTRAINT {} {}").format(ident(name), trusted(constraint.definition)))
+    statements = [
+        text(
+            sql.SQL("CREATE {}INDEX {} ON {} {}").format(
+                sql.SQL("UNIQUE " if index.is_unique else ""),
+                ident(name),
+                qualified(table),
+                trusted(index_tail(index, keys)),
+            )
         )
-    else:
+    ]
+    if constraint is not None:
+        kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
         statements.append(
-            text(
-                sql.SQL("CREATE {}INDEX {} ON {} {}").format(
-                    sql.SQL("UNIQUE " if index.is_unique else ""),
+            alter(
+                table,
+                sql.SQL("ADD CONSTRAINT {} {} USING INDEX {}{}").format(
                     ident(name),
-                    qualified(table),
-                    trusted(index_tail(facts, index, keys)),
-                )
+                    trusted(kind),
+                    ident(name),
+                    _deferrable(constraint.is_deferrable, constraint.is_deferred),
+                ),
             )
         )
-        if constraint is not None:
-            kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
-            statements.append(
-                alter(
-                    table,
-                    sql.SQL("ADD CONSTRAINT {} {} USING INDEX {}{}").format(
-                        ident(name),
-                        trusted(kind),
-                        ident(name),
-                        _deferrable(constraint.is_deferrable, constraint.is_deferred),
-                    ),
-                )
-            )
     qualified_name = QName(schema=table.schema, name=name)
     statements += _index_targets(index, qualified_name)
     if index.is_clustered:
@@ -353,33 +348,21 @@ def parent_index_statements(facts: TableFacts, keys: Keys, index: Index, stage: 
                     sql.SQL("UNIQUE " if index.is_unique else ""),
                     ident(index.name),
                     qualified(stage),
-                    trusted(index_tail(facts, index, keys)),
+                    trusted(index_tail(index, keys)),
                 )
             )
         )
     else:
-        definition = trusted(constraint.definition)
-        if index.oid in keys.grown:
-            key = (*index.key_columns, *keys.grown[index.oid])
-            included = [c for c in index.included_columns if c not in key]
-            definition = sql.SQL("{}{} ({}){}{}").format(
-                sql.SQL("PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"),
-                sql.SQL(" NULLS NOT DISTINCT" if index.nulls_not_distinct else ""),
-                names(key),
-                sql.SQL(" INCLUDE ({})").format(names(included)) if included else sql.SQL(""),
-                _deferrable(constraint.is_deferrable, constraint.is_deferred),
-            )
         statements.append(
             alter(
                 stage,
-                sql.SQL("ADD CONSTRAINT {} {}").format(ident(constraint.name), definition),
-                only=True,
+                sql.SQL("ADD CONSTRAINT {} {}").format(
+                    ident(constraint.name), _key_definition(constraint, index, keys)
+                ),
+                # PostgreSQL cannot attach an exclusion index: there the parent builds those of its leaves.
+                only=not index.is_exclusion,
             )
         )
-        if index.reloptions:
-            statements.append(
-                text(sql.SQL("ALTER INDEX {} SET ({})").format(qualified(name), _options(index.reloptions)))
-            )
         if constraint.comment is not None:
             statements.append(constraint_comment(constraint.name, stage, constraint.comment))
     statements += _index_targets(index, name)
@@ -388,6 +371,22 @@ def parent_index_statements(facts: TableFacts, keys: Keys, index: Index, stage: 
     if index.is_replica_identity:
         statements.append(alter(stage, sql.SQL("REPLICA IDENTITY USING INDEX {}").format(ident(index.name))))
     return tuple(statements)
+
+
+def _key_definition(constraint: Constraint, index: Index, keys: Keys) -> sql.Composable:
+    if constraint.kind == "x":
+        return trusted(constraint.definition)
+    key = (*index.key_columns, *keys.grown.get(index.oid, ()))
+    included = [c for c in index.included_columns if c not in key]
+    return sql.SQL("{}{} ({}){}{}{}{}").format(
+        sql.SQL("PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"),
+        sql.SQL(" NULLS NOT DISTINCT" if index.nulls_not_distinct else ""),
+        names(key),
+        sql.SQL(" INCLUDE ({})").format(names(included)) if included else sql.SQL(""),
+        with_options(index.reloptions),
+        sql.SQL(" USING INDEX TABLESPACE {}").format(ident(index.tablespace)) if index.tablespace else sql.SQL(""),
+        _deferrable(constraint.is_deferrable, constraint.is_deferred),
+    )
 
 
 def attach_index(stage: QName, index: Index, leaf_schema: str, leaf_index: str) -> str:

@@ -346,7 +346,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
     parents = tuple(s for i in ordered for s in ddl.parent_index_statements(facts, keys, i, stage))
     for leaf in plan.leaves:
         statements: list[str] = []
-        for index in ordered:
+        for index in (i for i in ordered if not i.is_exclusion):
             name = ddl.leaf_index_name(namer, leaf, facts, index)
             statements += ddl.leaf_index_statements(facts, keys, leaf, index, name)
             attach.append(ddl.attach_index(stage, index, table.schema, name))
