@@ -25,6 +25,11 @@ PROBE_BY_KEY = (
 )
 
 
+def disable(method: LiteralString) -> sql.Composed:
+    """Return the statement that makes the planner avoid a method in this session: `seqscan`, `hashjoin` …"""
+    return sql.SQL("SET {} = off").format(sql.Identifier("enable_" + method))
+
+
 def text(composed: sql.Composable) -> str:
     """Return the statement as text. Parameters are written $1, $2: `%` in a name stays a plain character."""
     return composed.as_string(None)
@@ -283,12 +288,13 @@ def next_key(pair: Pair) -> str:
     (NULL: from the beginning) and the number of rows."""
     count = len(pair.identity)
     return text(
-        sql.SQL("SELECT {} FROM {} WHERE $1::text IS NULL OR {} >= {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
-            sql.SQL(", ").join(sql.SQL("{}::text").format(ident(k.name)) for k in pair.identity),
+        # Qualified, because ORDER BY "id" would mean the text column of the result.
+        sql.SQL("SELECT {} FROM {} k WHERE $1::text IS NULL OR {} >= {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
+            sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("k", k.name)) for k in pair.identity),
             qualified(pair.source),
-            _row(pair),
+            _row(pair, "k"),
             _bound(pair, 1),
-            names(_identity(pair)),
+            names(_identity(pair), "k"),
             trusted(f"${count + 1}"),
         )
     )

@@ -114,16 +114,16 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
     statement, count = ddl.verify_keys(pair), ddl.count_keys(pair)
     counts, rate = [0] * (workers + 1), Rate()
     with work.open(WORKER) as boundary:
-        boundary.execute("SET enable_seqscan = off")
-        boundary.execute("SET enable_sort = off")
+        boundary.execute(ddl.disable("seqscan"))
+        boundary.execute(ddl.disable("sort"))
         walk = _KeyWalk(pair, boundary)
 
         def body(number: int) -> None:
             size = ChunkSize(work.throttle.chunk_s)
             with work.open(WORKER) as session:
-                # A range of wide rows is joined in memory, and never by reading a whole table.
-                session.execute("SET work_mem = '64MB'")
-                session.execute("SET enable_seqscan = off")
+                # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.
+                for method in ("seqscan", "hashjoin", "bitmapscan", "sort"):
+                    session.execute(ddl.disable(method))
                 while not work.stop.is_set():
                     work.throttle.wait(work.stop)
                     limits = walk.take(size.pages)
