@@ -114,12 +114,12 @@ def has_live_owner(session: Session, oid: int) -> bool:
 
 
 def lock_work(session: Session, oid: int) -> None:
-    """Held (shared) until the end of the transaction by everything that moves rows for the run."""
-    session.execute("SELECT pg_catalog.pg_advisory_xact_lock_shared(%s::int4, %s::int4)", (WORK_LOCK, _as_int4(oid)))
+    """Held (shared) for the life of every session that works for the run, so that orphans can be waited for."""
+    session.execute("SELECT pg_catalog.pg_advisory_lock_shared(%s::int4, %s::int4)", (WORK_LOCK, _as_int4(oid)))
 
 
 def wait_for_orphans(session: Session, oid: int) -> None:
-    """Wait until no transaction of a dead owner's workers is left; they end within seconds of its death."""
+    """Wait until no session of a dead owner's workers is left; they end within seconds of its death."""
     with session.transaction():
         session.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s::int4, %s::int4)", (WORK_LOCK, _as_int4(oid)))
 

@@ -21,6 +21,10 @@ COLLISIONS = frozenset({"23505", "23P01"})
 LAST_PAGE = 4_294_967_295
 
 
+# A batch has a dozen round trips; below this they would be most of it.
+LEAST_BATCH_S = 0.005
+
+
 class Applier:
     """One session that applies one direction. Not for several threads at once.
 
@@ -28,14 +32,16 @@ class Applier:
         statements: the plan's three apply statements.
     """
 
-    MOST_PAGES, SHRINK_PAGES = 512, 2_048
+    FIRST_PAGES, MOST_PAGES, SHRINK_PAGES = 2, 512, 2_048
 
     def __init__(self, work: Work, pair: Pair, statements: Sequence[str]) -> None:
         self.work, self.pair = work, pair
         self.take, self.delete, self.bring = statements
         self.session: Session = work.open(APPLIER)
         self.session.execute(ddl.batch_table(pair).encode())
-        self._pages = 8
+        for method in ("seqscan", "hashjoin", "mergejoin"):
+            self.session.execute(ddl.disable(method))
+        self._pages = self.FIRST_PAGES
         self._dirty_pages = 0
         self.applied = 0
 
@@ -63,7 +69,7 @@ class Applier:
             took = time.monotonic() - started
             keys += taken
             # Aim at the pace's chunk, by the time a batch really took.
-            target = max(self.work.throttle.chunk_s, 0.02)
+            target = max(self.work.throttle.chunk_s, LEAST_BATCH_S)
             if taken:
                 wanted = pages * target / max(took, 1e-3)
                 self._pages = int(min(max(wanted, pages / 4, 1), pages * 2, self.MOST_PAGES))
@@ -94,7 +100,6 @@ class Applier:
             self.session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             # The source before the target, as the verifier does; and before the snapshot is taken.
             execute(self.session, ddl.lock_to_read(self.pair.source))
-            store.lock_work(self.session, self.work.oid)
             self._truncate_if_marked()
             taken = self._drain(first, last, evict=evict)
             if taken:
@@ -109,8 +114,6 @@ class Applier:
         taken = execute(self.session, self.take, tid(first), f"({last},65535)" if last == LAST_PAGE else tid(last))
         if not taken.rowcount:
             return 0
-        for setting in ddl.PROBE_BY_KEY:
-            self.session.execute(setting)
         if evict:
             execute(self.session, ddl.evict(self.pair))
         execute(self.session, self.delete)
@@ -126,7 +129,6 @@ class Applier:
     def _clear_after_truncate(self) -> bool:
         with self.session.transaction():
             execute(self.session, ddl.lock_to_read(self.pair.source))
-            store.lock_work(self.session, self.work.oid)
             return self._truncate_if_marked()
 
     def _keep_log_small(self, total: int) -> None:

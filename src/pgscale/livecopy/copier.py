@@ -12,6 +12,8 @@ from pgscale.livecopy.chunks import ChunkSize, PageQueue
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
 
+MOST_EXTENT_PAGES = 1024
+
 
 def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
     """Copy what the ledger does not have as copied yet; every chunk and its ledger row are one transaction.
@@ -36,29 +38,27 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
         size = ChunkSize(work.throttle.chunk_s)
         with work.open(WORKER) as session:
             while not work.stop.is_set():
-                work.throttle.wait(work.stop)
-                chunk = queue.take(size.pages)
-                if chunk is None:
+                extent = queue.take(min(max(size.pages * 8, 64), max(size.pages, MOST_EXTENT_PAGES)))
+                if extent is None:
                     return
-                first, last = chunk
-                started = time.monotonic()
-                with session.transaction():
-                    store.lock_work(session, work.oid)
-                    rows = execute(session, statement, tid(first), tid(last)).rowcount
-                    store.execute(
-                        session,
-                        "insert_chunk",
-                        run_id=work.run_id,
-                        phase="copy",
-                        first=first,
-                        last=last,
-                        rows=rows,
-                    )
-                size.learn(last - first, time.monotonic() - started)
-                queue.finish(last - first)
-                counts[number] += rows
-                progress(work, "copy", queue.finished, pages, rate, unit="pages", workers=workers)
-                work.throttle.worked(started, work.stop)
+                first, end = extent
+                # One ledger row an extent, which grows with every chunk: small chunks stay cheap.
+                store.execute(
+                    session, "insert_chunk", run_id=work.run_id, phase="copy", first=first, last=first, rows=0
+                )
+                at = first
+                while at < end and not work.stop.is_set():
+                    work.throttle.wait(work.stop)
+                    last = min(at + size.pages, end)
+                    started = time.monotonic()
+                    row = execute(session, statement, tid(at), tid(last), work.run_id, first, last).fetchone()
+                    assert row is not None
+                    size.learn(last - at, time.monotonic() - started)
+                    queue.finish(last - at)
+                    counts[number] += int(row[0])
+                    at = last
+                    progress(work, "copy", queue.finished, pages, rate, unit="pages", workers=workers)
+                    work.throttle.worked(started, work.stop)
 
     in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
     return sum(counts)
@@ -72,7 +72,6 @@ def scrub(work: Work, pair: Pair, statements: Sequence[str], step_id: str, worke
     with work.open(WORKER) as session:
         done = store.done_steps(session, work.run_id)
         with session.transaction():
-            store.lock_work(session, work.oid)
             if execute(session, ddl.take_truncated(pair)).rowcount:
                 execute(session, ddl.truncate_target(pair))
         row = execute(session, ddl.has_log(pair)).fetchone()
@@ -89,7 +88,6 @@ def scrub(work: Work, pair: Pair, statements: Sequence[str], step_id: str, worke
                 started = time.monotonic()
                 if mark not in done:
                     with session.transaction():
-                        store.lock_work(session, work.oid)
                         execute(session, statements[item[0]])
                         store.execute(session, "mark_step", run_id=work.run_id, step_id=mark, duration_s=0.0)
                 queue.finish(1)

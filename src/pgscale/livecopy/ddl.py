@@ -155,11 +155,18 @@ def drop_capture_triggers(table: QName) -> tuple[str, ...]:
 
 
 def copy(pair: Pair) -> str:
-    """Return the statement that copies the rows of pages [first, last): parameters are TIDs."""
+    """Return the statement that copies a chunk and notes it in the ledger, in one transaction and one round trip.
+
+    Parameters: the first TID and the one after the last, the run, the first page of the ledger's row and its new
+    last page. It returns the number of rows.
+    """
     columns = names(pair.columns)
     return text(
         sql.SQL(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid"
+            "WITH moved AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}"
+            " WHERE ctid >= $1::tid AND ctid < $2::tid RETURNING 1), counted AS (SELECT pg_catalog.count(*) AS n FROM moved)"
+            " UPDATE pgscale.chunk SET last_page = $5::int8, row_count = row_count + n FROM counted"
+            " WHERE run_id = $3::int8 AND phase = 'copy' AND first_page = $4::int8 RETURNING n"
         ).format(qualified(pair.target), columns, columns, qualified(pair.source))
     )
 

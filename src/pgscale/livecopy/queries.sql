@@ -1,12 +1,7 @@
 -- name: pressure
 SELECT
-  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a
-   WHERE a.state = 'active' AND a.backend_type = 'client backend' AND a.application_name NOT LIKE 'pgscale/%%')::int4 AS active,
   (SELECT pg_catalog.count(DISTINCT l.pid) FROM pg_catalog.pg_locks l
    WHERE l.locktype = 'relation' AND NOT l.granted AND l.relation = %(oid)s::int8::oid)::int4 AS waiting_lock,
-  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a
-   WHERE a.state = 'active' AND a.application_name NOT LIKE 'pgscale/%%'
-     AND (a.wait_event_type = 'IO' OR a.wait_event IN ('WALWrite', 'WALSync', 'WalWrite', 'WalSync')))::int4 AS waiting_io,
   COALESCE((SELECT pg_catalog.max(EXTRACT(EPOCH FROM r.replay_lag))
    FROM pg_catalog.pg_stat_replication r WHERE r.application_name NOT LIKE 'pg_basebackup%%'), 0)::float8 AS replica_lag_s,
   COALESCE((SELECT pg_catalog.max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn))

@@ -40,7 +40,8 @@ class HoldLimits:
 class Sampler:
     """A thread with a session of its own; the latency of its own small queries is the probe."""
 
-    PERIOD_S = 0.1
+    PERIOD_S = 0.05
+    LOOK_EVERY = 4
 
     def __init__(self, work: Work, limits: HoldLimits) -> None:
         self.work, self.limits = work, limits
@@ -61,29 +62,25 @@ class Sampler:
 
     def _run(self) -> None:
         query = QUERIES.get("pressure", self._session.info.server_version)
+        round_number, waiting_lock, held = 0, 0, ""
         while not self._end.wait(self.PERIOD_S):
             try:
                 started = time.monotonic()
-                self._session.execute("SELECT 1")
+                # A commit that must be flushed, as the application's: it feels what our WAL makes others wait for.
+                self._session.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgscale', '')")
                 latency_ms = (time.monotonic() - started) * 1000
-                row = self._session.execute(query, {"oid": self.work.oid}).fetchone()
+                if round_number % self.LOOK_EVERY == 0:
+                    row = self._session.execute(query, {"oid": self.work.oid}).fetchone()
+                    assert row is not None
+                    waiting_lock, lag_s, retained, xmin_age = row
+                    held = self._held(lag_s, retained, xmin_age)
             except psycopg.errors.QueryCanceled:
                 continue
             except psycopg.Error:
                 # The server is gone; the workers meet the same error and report it.
                 return
-            assert row is not None
-            active, waiting_lock, waiting_io, lag_s, retained, xmin_age = row
-            self.work.throttle.observe(
-                Pressure(
-                    latency_ms=latency_ms,
-                    active=active,
-                    waiting_lock=waiting_lock,
-                    waiting_io=waiting_io,
-                    replica_lag_s=lag_s,
-                    held=self._held(lag_s, retained, xmin_age),
-                )
-            )
+            round_number += 1
+            self.work.throttle.observe(Pressure(latency_ms=latency_ms, waiting_lock=waiting_lock, held=held))
 
     def _held(self, lag_s: float, retained: float, xmin_age: int) -> str:
         if self._first_retained is None:

@@ -1,14 +1,18 @@
 """The pace: how much of the time a worker works, steered by what the application feels.
 
-A worker works for one short chunk, then rests. The share of time it works (the duty) rises by steps while
-nobody suffers and is halved at once when somebody does: additive increase, multiplicative decrease.
+A worker works for one short chunk, then rests. Chunks are short because the application competes with them for
+processors and waits behind their WAL: what a statement of it can be delayed by is about one chunk. The share of
+time a worker works (the duty) rises by steps while nobody suffers and is cut at once when somebody does:
+additive increase, multiplicative decrease.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 Pace = Literal["gentle", "normal", "fast"]
@@ -19,10 +23,11 @@ class PaceLimits:
     """What a pace means.
 
     Args:
-        chunk_s: longest chunk, seconds; the application waits behind at most this much of work and WAL.
-        first_duty, least_duty, most_duty: share of the time a worker works, 0 to 1.
+        chunk_s: longest chunk, seconds.
+        first_duty, least_duty, most_duty: share of the time a worker works, 0 to 1; the least keeps every run going.
         workers: workers when the caller names no number.
-        slower_by: how many times its quiet latency the probe may take before the duty is halved.
+        listen_s: how long the quiet latency is listened to before work begins, seconds.
+        slower_by: how many times its quiet latency a commit may take before the duty is cut.
     """
 
     chunk_s: float
@@ -30,13 +35,20 @@ class PaceLimits:
     least_duty: float
     most_duty: float
     workers: int
+    listen_s: float
     slower_by: float
 
 
 PACES: dict[Pace, PaceLimits] = {
-    "gentle": PaceLimits(chunk_s=0.010, first_duty=0.1, least_duty=0.02, most_duty=0.25, workers=1, slower_by=1.5),
-    "normal": PaceLimits(chunk_s=0.025, first_duty=0.25, least_duty=0.05, most_duty=1.0, workers=1, slower_by=2.0),
-    "fast": PaceLimits(chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, slower_by=1e9),
+    "gentle": PaceLimits(
+        chunk_s=0.002, first_duty=0.10, least_duty=0.03, most_duty=0.15, workers=1, listen_s=1.0, slower_by=1.3
+    ),
+    "normal": PaceLimits(
+        chunk_s=0.003, first_duty=0.25, least_duty=0.10, most_duty=0.60, workers=1, listen_s=1.0, slower_by=1.5
+    ),
+    "fast": PaceLimits(
+        chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, listen_s=0.0, slower_by=1e9
+    ),
 }
 
 
@@ -46,18 +58,12 @@ class Pressure:
 
     Args:
         latency_ms: how long a small commit of our own took.
-        active: sessions of others that are working now.
         waiting_lock: sessions waiting for a lock on the table.
-        waiting_io: sessions waiting for I/O or for WAL to be written.
-        replica_lag_s: the worst standby's replay lag, 0 when there is none.
         held: a reason to stop altogether (lag, disk, slot), empty when there is none.
     """
 
     latency_ms: float
-    active: int
     waiting_lock: int
-    waiting_io: int
-    replica_lag_s: float
     held: str
 
 
@@ -69,7 +75,8 @@ class Throttle:
         chunk_target_s: the operator's own limit for a chunk; the pace's is kept when it is smaller.
     """
 
-    QUIET_SAMPLES = 20
+    WINDOW = 12
+    GROW, SHRINK, SETTLE = 0.01, 0.7, 4
 
     def __init__(self, pace: Pace, chunk_target_s: float) -> None:
         self.limits = PACES[pace]
@@ -80,7 +87,10 @@ class Throttle:
         self._held = ""
         self._paused = ""
         self._felt = ""
-        self._quiet_ms: list[float] = []
+        self._began = time.monotonic()
+        self._quiet: list[float] = []
+        self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._since_cut = 0
 
     @property
     def reason(self) -> str:
@@ -99,19 +109,39 @@ class Throttle:
             self._held = pressure.held
             if self.pace == "fast":
                 return
-            self._quiet_ms = sorted([*self._quiet_ms, pressure.latency_ms])[: self.QUIET_SAMPLES]
-            quiet = self._quiet_ms[len(self._quiet_ms) // 2]
-            felt = ""
-            if pressure.latency_ms > quiet * self.limits.slower_by + 1.0:
-                felt = f"commits take {pressure.latency_ms:.0f} ms instead of {quiet:.1f}"
-            elif pressure.waiting_lock:
-                felt = f"{pressure.waiting_lock} sessions wait for locks on the table"
-            if felt:
-                self.duty = max(self.limits.least_duty, self.duty / 2)
-                self._felt = felt
-            else:
-                self.duty = min(self.limits.most_duty, self.duty + 0.02)
-                self._felt = "" if self.duty >= self.limits.most_duty else self._felt
+            if self._listening:
+                self._quiet.append(pressure.latency_ms)
+                return
+            self._recent.append(pressure.latency_ms)
+            self._since_cut += 1
+            felt = self._suffering(pressure)
+            if felt and self._since_cut >= self.SETTLE:
+                self.duty = max(self.limits.least_duty, self.duty * self.SHRINK)
+                self._felt, self._since_cut = felt, 0
+            elif not felt:
+                self.duty = min(self.limits.most_duty, self.duty + self.GROW)
+                if self._since_cut > 2 * self.WINDOW:
+                    self._felt = ""
+
+    @property
+    def _listening(self) -> bool:
+        return time.monotonic() - self._began < self.limits.listen_s
+
+    def _suffering(self, pressure: Pressure) -> str:
+        if pressure.waiting_lock:
+            return f"{pressure.waiting_lock} sessions wait for locks on the table"
+        if len(self._recent) < self.WINDOW // 2 or not self._quiet:
+            return ""
+        # Both are medians: one slow commit is nobody's fault, and the quiet one was measured under the load.
+        quiet, now = median(self._quiet), median(self._recent)
+        if now > quiet * self.limits.slower_by + 0.2:
+            return f"commits take {now:.1f} ms instead of {quiet:.1f}"
+        return ""
+
+    def listen(self, stop: threading.Event) -> None:
+        """Wait until the quiet latency is known, so that what the work adds can be told from what was there."""
+        while self._listening and not stop.is_set():
+            stop.wait(0.05)
 
     def wait(self, stop: threading.Event) -> None:
         """Return when work may go on, at once when nothing holds it."""
@@ -122,14 +152,12 @@ class Throttle:
             stop.wait(0.1)
 
     def rest(self, worked_s: float, stop: threading.Event) -> None:
-        """Rest after a piece of work so that the duty is kept."""
+        """Rest after a piece of work so that the duty is kept; never longer than two seconds."""
         with self._lock:
             duty = self.duty
         if duty < 1.0:
             stop.wait(min(worked_s * (1.0 - duty) / duty, 2.0))
 
-    def worked(self, started: float, stop: threading.Event) -> float:
-        """Return the seconds since `started` (time.monotonic) and rest for them."""
-        took = time.monotonic() - started
-        self.rest(took, stop)
-        return took
+    def worked(self, started: float, stop: threading.Event) -> None:
+        """Rest for the seconds since `started` (time.monotonic)."""
+        self.rest(time.monotonic() - started, stop)

@@ -10,6 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, LiteralString, TypeAlias
+
+import psycopg
 
 from pgscale.connect.session import WORKER, Session
 from pgscale.core.model import QName
@@ -19,6 +22,8 @@ from pgscale.livecopy import ddl
 from pgscale.livecopy.chunks import ChunkSize, PageQueue
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
+
+Answer: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,7 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
 
     def body(number: int) -> None:
         with work.open(WORKER) as session:
+            _look_up_by_key(session)
             for one, queue in zip(passes, queues, strict=True):
                 size = ChunkSize(work.throttle.chunk_s)
                 while not work.stop.is_set():
@@ -114,31 +120,26 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
     statement, count = ddl.verify_keys(pair), ddl.count_keys(pair)
     counts, rate = [0] * (workers + 1), Rate()
     with work.open(WORKER) as boundary:
-        boundary.execute(ddl.disable("seqscan"))
-        boundary.execute(ddl.disable("sort"))
+        _avoid(boundary, "seqscan", "sort")
         walk = _KeyWalk(pair, boundary)
 
         def body(number: int) -> None:
             size = ChunkSize(work.throttle.chunk_s)
             with work.open(WORKER) as session:
                 # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.
-                for method in ("seqscan", "hashjoin", "bitmapscan", "sort"):
-                    session.execute(ddl.disable(method))
+                _avoid(session, "seqscan", "hashjoin", "bitmapscan", "sort")
                 while not work.stop.is_set():
                     work.throttle.wait(work.stop)
                     limits = walk.take(size.pages)
                     if limits is None:
                         return
                     started, asked = time.monotonic(), size.pages
-                    with session.transaction():
-                        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                        _lock_both(session, pair)
-                        store.lock_work(session, work.oid)
-                        truncated = execute(session, ddl.is_truncated(pair)).fetchone()
-                        if not (truncated and truncated[0]):
-                            _judge(work, pair, execute(session, statement, *limits).fetchall())
-                            row = execute(session, count, *limits).fetchone()
-                            counts[number] += int(row[0]) if row else 0
+                    with session.pipeline(), session.transaction():
+                        _begin(session, pair)
+                        truncated = execute(session, ddl.is_truncated(pair))
+                        found = execute(session, statement, *limits)
+                        counted = execute(session, count, *limits)
+                    counts[number] += _result(work, pair, truncated, found, counted)
                     size.learn(asked, time.monotonic() - started)
                     progress(work, "verify", sum(counts), max(rows_expected, sum(counts)), rate, workers=workers)
                     work.throttle.worked(started, work.stop)
@@ -148,25 +149,43 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
 
 
 def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:
+    rows = 0
     with session.transaction():
-        session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        _lock_both(session, pair)
-        store.lock_work(session, work.oid)
-        rows = 0
-        truncated = execute(session, ddl.is_truncated(pair)).fetchone()
-        if not (truncated and truncated[0]):
-            for setting in ddl.PROBE_BY_KEY:
-                session.execute(setting)
-            _judge(work, pair, execute(session, one.statement, tid(first), tid(last)).fetchall())
-            if one.counts_rows:
-                row = execute(session, ddl.count_pages(one.table), tid(first), tid(last)).fetchone()
-                rows = int(row[0]) if row else 0
+        with session.pipeline():
+            _begin(session, pair)
+            truncated = execute(session, ddl.is_truncated(pair))
+            found = execute(session, one.statement, tid(first), tid(last))
+            counted = execute(session, ddl.count_pages(one.table), tid(first), tid(last))
+        rows = _result(work, pair, truncated, found, counted)
+        if not one.counts_rows:
+            rows = 0
         store.execute(session, "insert_chunk", run_id=work.run_id, phase=one.phase, first=first, last=last, rows=rows)
-        return rows
+    return rows
 
 
-def _lock_both(session: Session, pair: Pair) -> None:
-    """Keep TRUNCATE away from both tables: it does not respect snapshots. Always the source first."""
+def _result(work: Work, pair: Pair, truncated: Answer, found: Answer, counted: Answer) -> int:
+    """Return the rows counted; after a TRUNCATE that is still to be applied nothing was compared."""
+    marked = truncated.fetchone()
+    if marked and marked[0]:
+        return 0
+    _judge(work, pair, found.fetchall())
+    row = counted.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _avoid(session: Session, *methods: LiteralString) -> None:
+    for method in methods:
+        session.execute(ddl.disable(method))
+
+
+def _look_up_by_key(session: Session) -> None:
+    """Statistics of a fresh copy may be missing; looking rows up by key must never read whole tables."""
+    _avoid(session, "seqscan", "hashjoin", "mergejoin")
+
+
+def _begin(session: Session, pair: Pair) -> None:
+    """Keep TRUNCATE away from both tables, which does not respect snapshots: always the source first."""
+    session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     execute(session, ddl.lock_to_read(pair.source))
     execute(session, ddl.lock_to_read(pair.target))
 
@@ -198,9 +217,7 @@ def recheck_until_few(work: Work, pair: Pair, catch_up: Callable[[], None], most
     with work.open(WORKER) as session:
         for _ in range(100):
             with session.transaction():
-                session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                _lock_both(session, pair)
-                store.lock_work(session, work.oid)
+                _begin(session, pair)
                 truncated = execute(session, ddl.is_truncated(pair)).fetchone()
                 left = most if truncated and truncated[0] else recheck(work, pair, session)
             if left < most:

@@ -14,6 +14,7 @@ import psycopg
 from pgscale.connect.session import Profile, Session, open_session
 from pgscale.core.model import Progress, Watch
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
+from pgscale.ledger import store
 from pgscale.livecopy.throttle import Throttle
 
 
@@ -42,8 +43,11 @@ class Work:
     sessions: list[Session] = field(default_factory=list[Session])
 
     def open(self, profile: Profile) -> Session:
+        """Open a session of the run; those that move rows hold the run's work lock for as long as they live."""
         session = open_session(self.dsn, profile.as_role(self.role))
         self.sessions.append(session)
+        if not profile.durable:
+            store.lock_work(session, self.oid)
         return session
 
     def cancel(self) -> None:

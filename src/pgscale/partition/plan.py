@@ -215,7 +215,7 @@ def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool
 def _statistics_target(leaves: int) -> int:
     """Sample less of each leaf the more there are: together they are sampled as well as one table. Columns with a
     target of their own keep it, and autovacuum analyzes in full later."""
-    return max(10, min(100, round(100 / leaves**0.4)))
+    return max(10, min(100, round(100 / leaves**0.6)))
 
 
 def _nullable(facts: TableFacts) -> frozenset[str]:

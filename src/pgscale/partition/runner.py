@@ -68,6 +68,7 @@ class Runner:
                 done = store.done_steps(session, self.work.run_id)
             before = [s for s in self.plan.steps if s.kind not in ("apply", "verify", "cutover", "settle")]
             live = [s for s in before if s.id != "reverse"]
+            self.work.throttle.listen(self.work.stop)
             if "cutover" not in done:
                 self._build([s for s in live if s.id not in done])
                 self._exchange(done, cutover=cutover)
@@ -221,7 +222,6 @@ class Runner:
                     self.work.throttle.wait(self.work.stop)
                     step, started = steps[item[0]], time.monotonic()
                     with session.transaction():
-                        store.lock_work(session, self.work.oid)
                         for statement in step.sql:
                             execute(session, statement)
                         self._mark(session, step.id, took_s=time.monotonic() - started)
@@ -318,7 +318,6 @@ class Runner:
             def attempt() -> None:
                 started = time.monotonic()
                 with session.transaction():
-                    store.lock_work(session, self.work.oid)
                     if locked:
                         session.execute(
                             "SELECT pg_catalog.set_config('lock_timeout', %s, true)",
