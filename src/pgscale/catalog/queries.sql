@@ -357,7 +357,8 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
      c.relforcerowsecurity, c.relreplident, c.reltablespace, pg_catalog.array_to_string(c.reloptions, ','))
    FROM pg_catalog.pg_class c WHERE c.oid = %(oid)s::int8::pg_catalog.oid),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
-     a.attidentity, a.attgenerated, a.attisdropped, a.attstorage, a.attcompression, a.attacl, a.atthasdef), ';'
+     a.attidentity, a.attgenerated, a.attisdropped, a.attstorage, a.attcompression, a.attacl, a.atthasdef,
+     COALESCE(a.attstattarget, -1), a.attoptions), ';'
      ORDER BY a.attnum)
    FROM pg_catalog.pg_attribute a WHERE a.attrelid = %(oid)s::int8::pg_catalog.oid AND a.attnum > 0),
   (SELECT pg_catalog.string_agg(d.adbin::text, ';' ORDER BY d.adnum)
@@ -374,7 +375,21 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
    WHERE t.tgrelid = %(oid)s::int8::pg_catalog.oid AND NOT t.tgisinternal AND t.tgname NOT LIKE '\_pgscale\_%%'),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', p.oid, p.xmin), ';' ORDER BY p.oid)
    FROM pg_catalog.pg_policy p WHERE p.polrelid = %(oid)s::int8::pg_catalog.oid),
-  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', w.ev_class, w.oid), ';' ORDER BY w.oid)
+  (SELECT pg_catalog.string_agg(i.inhrelid::text, ';' ORDER BY i.inhrelid)
+   FROM pg_catalog.pg_inherits i WHERE i.inhparent = %(oid)s::int8::pg_catalog.oid),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', pr.prpubid, pr.xmin), ';' ORDER BY pr.prpubid)
+   FROM pg_catalog.pg_publication_rel pr WHERE pr.prrelid = %(oid)s::int8::pg_catalog.oid),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', s.oid, s.stxname), ';' ORDER BY s.oid)
+   FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = %(oid)s::int8::pg_catalog.oid),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', d.objsubid, d.description), ';' ORDER BY d.objsubid)
+   FROM pg_catalog.pg_description d WHERE d.objoid = %(oid)s::int8::pg_catalog.oid
+     AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', p.oid, p.xmin), ';' ORDER BY p.oid)
+   FROM pg_catalog.pg_proc p WHERE p.oid IN (SELECT d.objid FROM pg_catalog.pg_depend d
+     WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND d.refobjid = %(oid)s::int8::pg_catalog.oid)),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', w.ev_class, w.oid, w.xmin), ';' ORDER BY w.oid)
    FROM pg_catalog.pg_rewrite w WHERE w.oid IN (SELECT d.objid FROM pg_catalog.pg_depend d
      WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass

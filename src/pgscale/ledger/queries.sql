@@ -3,7 +3,7 @@ SELECT pg_catalog.to_regclass('pgscale.run') IS NOT NULL;
 
 -- name: select_runs
 SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.state, r.phase, r.plan::text AS plan,
-  r.request, r.note, r.rows_copied,
+  r.request, r.note, r.new_oid, r.new_fingerprint, r.rows_copied,
   COALESCE((SELECT a.row_count FROM pgscale.applied a WHERE a.run_id = r.id), 0) AS rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
   r.busy_s::float8 AS busy_s, r.started_at, r.heartbeat_at,
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid
@@ -56,7 +56,8 @@ ON CONFLICT (run_id, step_id) DO NOTHING;
 
 -- name: insert_chunk
 INSERT INTO pgscale.chunk (run_id, phase, first_page, last_page, row_count)
-VALUES (%(run_id)s::int8, %(phase)s::text, %(first)s::int8, %(last)s::int8, %(rows)s::int8);
+VALUES (%(run_id)s::int8, %(phase)s::text, %(first)s::int8, %(last)s::int8, %(rows)s::int8)
+ON CONFLICT (run_id, phase, first_page) DO NOTHING;
 
 -- name: select_chunks
 SELECT first_page, last_page, row_count FROM pgscale.chunk
@@ -71,3 +72,13 @@ WHERE run_id = %(run_id)s::int8 AND phase = %(phase)s::text;
 
 -- name: set_rows_copied
 UPDATE pgscale.run SET rows_copied = %(rows)s::int8 WHERE id = %(run_id)s::int8;
+
+-- name: set_new_fingerprint
+UPDATE pgscale.run SET new_fingerprint = %(fingerprint)s::text WHERE id = %(run_id)s::int8;
+
+-- name: find_run_by_name
+SELECT r.table_oid FROM pgscale.run r
+WHERE r.table_name = (pg_catalog.parse_ident(%(name)s::text))[pg_catalog.array_length(pg_catalog.parse_ident(%(name)s::text), 1)]
+  AND (pg_catalog.array_length(pg_catalog.parse_ident(%(name)s::text), 1) = 1
+       OR r.table_schema = (pg_catalog.parse_ident(%(name)s::text))[1])
+LIMIT 1;

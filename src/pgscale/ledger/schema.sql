@@ -3,6 +3,7 @@ CREATE TABLE IF NOT EXISTS pgscale.run (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   table_oid bigint NOT NULL UNIQUE,
   new_oid bigint,
+  new_fingerprint text,
   table_schema text NOT NULL,
   table_name text NOT NULL,
   strategy text NOT NULL,
@@ -39,5 +40,5 @@ CREATE TABLE IF NOT EXISTS pgscale.chunk (
   first_page bigint NOT NULL,
   last_page bigint NOT NULL,
   row_count bigint NOT NULL
-);
-CREATE INDEX IF NOT EXISTS chunk_run_phase ON pgscale.chunk (run_id, phase);
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX IF NOT EXISTS chunk_run_phase ON pgscale.chunk (run_id, phase, first_page);

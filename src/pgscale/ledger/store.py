@@ -35,6 +35,8 @@ class RunRow:
     plan: str
     request: str | None
     note: str
+    new_oid: int | None
+    new_fingerprint: str | None
     rows_copied: int
     rows_applied: int
     rows_checked: int
@@ -63,15 +65,14 @@ def exists(session: Session) -> bool:
 
 
 def create(session: Session) -> None:
-    """Create the ledger's schema and tables where they do not exist yet.
+    """Create the ledger's schema and tables where they do not exist yet, in the caller's transaction.
 
     Raises:
         PermissionDeniedError: the role may not create schemas, or another role owns the ledger.
     """
     text = resources.files("pgscale.ledger").joinpath("schema.sql").read_bytes()
     try:
-        with session.transaction():
-            session.execute(text)
+        session.execute(text)
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDeniedError(
             f"The ledger (schema pgscale) cannot be made or used: {str(error).splitlines()[0]}.",
@@ -140,9 +141,18 @@ def read_chunks(session: Session, run_id: int, phase: str) -> list[tuple[int, in
 
 def drop_if_empty(session: Session) -> None:
     """Drop the whole ledger when it holds no run, so that nothing of pgscale is left behind."""
-    with session.transaction():
-        session.execute("LOCK TABLE pgscale.run IN ACCESS EXCLUSIVE MODE")
-        row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
-        if row and not row[0]:
-            session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
-            session.execute("DROP SCHEMA pgscale")
+    try:
+        with session.transaction():
+            lock_ledger(session)
+            row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
+            if row and not row[0]:
+                session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
+                session.execute("DROP SCHEMA pgscale")
+    except psycopg.errors.InsufficientPrivilege:
+        # Another role made the ledger; it is that role's to drop.
+        return
+
+
+def lock_ledger(session: Session) -> None:
+    """Until the end of the transaction, keep others from making or dropping the ledger."""
+    session.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s::int4, 0)", (WORK_LOCK,))

@@ -106,9 +106,18 @@ class Applier:
                 store.execute(self.session, "add_applied", run_id=self.work.run_id, rows=taken)
             return taken
 
-    def drain_all(self) -> int:
-        """Apply the whole log in one transaction, while somebody else keeps writers out; return the keys."""
-        return self._batch(0, LAST_PAGE)
+    def drain_all(self, within_s: float) -> int:
+        """Apply the whole log in one transaction, while somebody else keeps writers out; return the keys.
+
+        Args:
+            within_s: the statement timeout; psycopg.errors.QueryCanceled is raised when it passes.
+        """
+        self.session.execute(ddl.statement_timeout(within_s))
+        try:
+            return self._batch(0, LAST_PAGE)
+        finally:
+            if not self.session.closed:
+                self.session.execute(ddl.statement_timeout(APPLIER.statement_timeout_ms / 1000))
 
     def _drain(self, first: int, last: int, *, evict: bool) -> int:
         taken = execute(self.session, self.take, tid(first), f"({last},65535)" if last == LAST_PAGE else tid(last))

@@ -28,14 +28,16 @@ from pgscale.livecopy.work import Work, execute
 # A session that waits for the table as a writer takes a new snapshot when it gets it (READ COMMITTED) or meets
 # the guard trigger (REPEATABLE READ): its present snapshot does not matter.
 _OLD_SNAPSHOTS = """
-SELECT a.pid, COALESCE(a.usename, '')::text, COALESCE(a.state, '')::text,
-  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - a.xact_start)::float8
+SELECT a.pid, COALESCE(a.usename, '')::text, COALESCE(a.state, 'of another role')::text,
+  COALESCE(EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - a.xact_start), 0)::float8
 FROM pg_catalog.pg_stat_activity a
 WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
-  AND a.backend_type = 'client backend' AND a.backend_xmin IS NOT NULL
-  AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age($1::text::pg_catalog.xid)
+  -- Of other roles' sessions the snapshot is shown, but neither type nor state.
+  AND COALESCE(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL
+  AND a.backend_xmin IS NOT NULL AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age($1::text::pg_catalog.xid)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND NOT l.granted
     AND l.locktype = 'relation' AND l.relation = $2::text::pg_catalog.regclass AND l.mode <> 'AccessShareLock')
+  AND NOT ($3::text::bool AND a.state = 'active')
 ORDER BY a.xact_start LIMIT 3
 """
 
@@ -77,14 +79,20 @@ class CutOver:
     # An upgrade of the lock can starve where transactions read and then write the table; then only one lock
     # is taken, and the drain is part of the exchange.
     UPGRADES_BEFORE_SINGLE = 8
+    # Where some statement is always running, its snapshot would put the swap off for ever. One that has run since
+    # before the drain without a lock on the table is taken for what it nearly always is: READ COMMITTED.
+    GIVE_UPS_BEFORE_TRUST = 20
 
     def __init__(self, work: Work, pair: Pair, applier: Applier, exchange: Exchange, limits: Limits) -> None:
         self.work, self.pair, self.applier = work, pair, applier
         self.exchange, self.limits = exchange, limits
         self.session = work.open(CONTROL)
+        # Whoever takes the run over must wait for a COMMIT of this session that is still under way.
+        store.lock_work(self.session, work.oid)
         self.attempts = 0
         self.longest_ms = 0.0
         self._upgrades_failed = 0
+        self._snapshots_met = 0
 
     def run(self) -> None:
         """Exchange the tables.
@@ -129,6 +137,8 @@ class CutOver:
         except psycopg.Error as error:
             if error.sqlstate not in TRANSIENT | {"57014"}:
                 raise
+            if error.sqlstate == "57014":
+                return "it would have passed --max-block"
             first = str(error).splitlines()[0]
             return f"the lock was not free within {self.limits.lock_timeout_s * 1000:.0f} ms ({first})"
         finally:
@@ -143,7 +153,7 @@ class CutOver:
             (f"{self.limits.lock_timeout_s * 1000:.0f}ms", f"{self.limits.max_block_s * 1000:.0f}ms"),
         )
         if self._upgrades_failed < self.UPGRADES_BEFORE_SINGLE:
-            self._lock_in_two_stages()
+            self._lock_in_two_stages(deadline)
         else:
             execute(session, self.exchange.lock)
             raise_if_late(deadline)
@@ -156,9 +166,13 @@ class CutOver:
         self.exchange.mark(session)
         raise_if_late(deadline)
 
-    def _lock_in_two_stages(self) -> None:
+    def _lock_in_two_stages(self, deadline: float) -> None:
         execute(self.session, ddl.lock_against_writers(self.pair.source))
-        self.applier.drain_all()
+        # What was committed while the lock was awaited may be too much for the time that is left.
+        waiting = execute(self.session, ddl.count_log(self.pair, 20 * self.FEW_KEYS)).fetchone()
+        if waiting and int(waiting[0]) >= 20 * self.FEW_KEYS:
+            raise GiveUpError("a large transaction was committed at the last moment")
+        self.applier.drain_all(max(0.02, deadline - time.monotonic()))
         row = self.applier.session.execute("SELECT pg_catalog.pg_current_xact_id()::xid::text").fetchone()
         assert row is not None
         try:
@@ -166,13 +180,17 @@ class CutOver:
         except psycopg.Error:
             self._upgrades_failed += 1
             raise
-        for pid, user, state, age_s in execute(
-            self.session, _OLD_SNAPSHOTS, row[0], ddl.text(ddl.qualified(self.pair.source))
-        ):
+        for pid, user, state, age_s in self._old_snapshots(row[0]):
+            self._snapshots_met += 1
             raise GiveUpError(
                 f"session {pid} of {user} ({state}, for {age_s:.1f} s) holds a snapshot from before the cut-over"
             )
         self._refuse_leftovers()
+
+    def _old_snapshots(self, drained_by: str) -> list[tuple[object, ...]]:
+        trusts = "true" if self._snapshots_met >= self.GIVE_UPS_BEFORE_TRUST else "false"
+        source = ddl.text(ddl.qualified(self.pair.source))
+        return execute(self.session, _OLD_SNAPSHOTS, drained_by, source, trusts).fetchall()
 
     def _drain_inside(self) -> None:
         """Drain within the exchange's own transaction: the applier's session could not read the locked table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import LiteralString, cast
 
 from psycopg import sql
@@ -107,7 +107,23 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
             insert + sql.SQL("pgscale_old UNION ALL SELECT {} FROM pgscale_new").format(keys),
         ),
         function("_pgscale_d", insert + sql.SQL("pgscale_old")),
-        function("_pgscale_t", sql.SQL("INSERT INTO {} DEFAULT VALUES").format(truncated)),
+        _truncate_function(pair, function),
+    )
+
+
+def _truncate_function(pair: Pair, function: Callable[[LiteralString, sql.Composed], str]) -> str:
+    if not pair.source_leaves:
+        return function("_pgscale_t", sql.SQL("INSERT INTO {} DEFAULT VALUES").format(qualified(pair.truncated)))
+    # Of a partitioned source each leaf can be truncated by itself, so what goes is logged key by key, before it goes.
+    keys = names(_keys(pair))
+    body = sql.SQL(
+        "EXECUTE pg_catalog.format('INSERT INTO {} ({}) SELECT {} FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME)"
+    )
+    return function(
+        "_pgscale_t",
+        body.format(
+            *(trusted(text(part).replace("'", "''").replace("%", "%%")) for part in (qualified(pair.log), keys, keys))
+        ),
     )
 
 
@@ -128,21 +144,23 @@ def capture_triggers(pair: Pair, table: QName) -> tuple[str, ...]:
 
     CREATE TRIGGER takes SHARE ROW EXCLUSIVE on the table: it waits for open writers.
     """
+    events = CAPTURE_EVENTS
+    if pair.source_leaves and table == pair.source:
+        events = CAPTURE_EVENTS[:3]
     statements = [
         text(
-            sql.SQL("CREATE TRIGGER {} AFTER {} ON {} {}FOR EACH STATEMENT EXECUTE FUNCTION {} ()").format(
+            sql.SQL("CREATE TRIGGER {} {} {} ON {} {}FOR EACH STATEMENT EXECUTE FUNCTION {} ()").format(
                 ident(name),
+                sql.SQL("BEFORE" if event == "TRUNCATE" else "AFTER"),
                 sql.SQL(event),
                 qualified(table),
                 sql.SQL(referencing),
                 sql.Identifier(pair.work_schema, name),
             )
         )
-        for name, event, referencing in CAPTURE_EVENTS
+        for name, event, referencing in events
     ]
-    enables = sql.SQL(", ").join(
-        sql.SQL("ENABLE ALWAYS TRIGGER {}").format(ident(name)) for name, _, _ in CAPTURE_EVENTS
-    )
+    enables = sql.SQL(", ").join(sql.SQL("ENABLE ALWAYS TRIGGER {}").format(ident(name)) for name, _, _ in events)
     return (*statements, text(sql.SQL("ALTER TABLE ONLY {} {}").format(qualified(table), enables)))
 
 
@@ -164,7 +182,8 @@ def copy(pair: Pair) -> str:
     return text(
         sql.SQL(
             "WITH moved AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}"
-            " WHERE ctid >= $1::tid AND ctid < $2::tid RETURNING 1), counted AS (SELECT pg_catalog.count(*) AS n FROM moved)"
+            " WHERE ctid >= $1::tid AND ctid < $2::tid RETURNING 1),"
+            " counted AS (SELECT pg_catalog.count(*) AS n FROM moved)"
             " UPDATE pgscale.chunk SET last_page = $5::int8, row_count = row_count + n FROM counted"
             " WHERE run_id = $3::int8 AND phase = 'copy' AND first_page = $4::int8 RETURNING n"
         ).format(qualified(pair.target), columns, columns, qualified(pair.source))
@@ -486,3 +505,34 @@ def count_recheck(pair: Pair) -> str:
 def lock_against_writers(table: QName) -> str:
     """Return the statement that keeps writers and row lockers out, but not readers."""
     return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(qualified(table)))
+
+
+def count_capture(tables: Sequence[QName]) -> str:
+    """Return the statement that counts our capture triggers on the tables that fire always, as we made them.
+
+    Whoever disabled and enabled them again (`DISABLE TRIGGER USER`) left another state behind.
+    """
+    return text(
+        sql.SQL(
+            "SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger t WHERE t.tgenabled = 'A' AND t.tgname IN ({})"
+            " AND t.tgrelid IN ({})"
+        ).format(
+            sql.SQL(", ").join(sql.Literal(name) for name, _, _ in CAPTURE_EVENTS),
+            sql.SQL(", ").join(
+                sql.SQL("{}::pg_catalog.regclass").format(sql.Literal(text(qualified(t)))) for t in tables
+            ),
+        )
+    )
+
+
+def file_of(table: QName) -> str:
+    """Return the statement that tells the table's file: another one after VACUUM FULL, CLUSTER or TRUNCATE."""
+    return text(
+        sql.SQL("SELECT pg_catalog.pg_relation_filenode({}::pg_catalog.regclass)::int8").format(
+            sql.Literal(text(qualified(table)))
+        )
+    )
+
+
+def statement_timeout(seconds: float) -> sql.Composed:
+    return sql.SQL("SET statement_timeout = {}").format(sql.Literal(max(1, round(seconds * 1000))))

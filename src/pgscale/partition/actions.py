@@ -6,22 +6,31 @@ PGSCALE_DSN, DATABASE_URL, or libpq's own environment. `table` is written as in 
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import cattrs
 import psycopg
 
 from pgscale.catalog import reader as catalog
 from pgscale.catalog.model import TableFacts
-from pgscale.connect.dsn import resolve_dsn
+from pgscale.connect.dsn import redact, resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import CONTROL, READER, Session, open_session
 from pgscale.core.model import QName, Watch, ignore_progress
-from pgscale.errors import InterruptedRunError, PermissionDeniedError, RefusedError, RunFailedError
+from pgscale.errors import (
+    ConnectError,
+    InterruptedRunError,
+    PermissionDeniedError,
+    PgscaleError,
+    RefusedError,
+    RunFailedError,
+)
 from pgscale.ledger import store
 from pgscale.ledger.store import RunRow
 from pgscale.livecopy import ddl
@@ -37,6 +46,47 @@ _ENDED = {"aborting": "aborted", "finishing": "finished"}
 _BEFORE_CUTOVER = frozenset({"running", "ready"})
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _translated(action: Callable[P, T]) -> Callable[P, T]:
+    """Let no database error leave the room as it is: each becomes one of ours, with what to do."""
+
+    @functools.wraps(action)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return action(*args, **kwargs)
+        except psycopg.Error as error:
+            raise _translate(error) from error
+
+    return wrapper
+
+
+def _translate(error: psycopg.Error) -> PgscaleError:
+    first = redact(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+    if error.sqlstate == "42501":
+        return PermissionDeniedError(
+            f"The role lacks a right: {first}.",
+            hint="Connect as the table's owner; the owner of schema pgscale can grant its rights.",
+        )
+    if error.sqlstate in ("55P03", "57014"):
+        return RefusedError(
+            f"Another session holds a lock that this needs: {first}.",
+            consequence="Nothing was changed.",
+            hint="Try again when it has ended.",
+        )
+    if error.sqlstate == "25006":
+        return RefusedError(
+            "The server is read-only: a standby, or default_transaction_read_only.",
+            consequence="Nothing was changed.",
+            hint="Connect to the primary.",
+        )
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
+        return ConnectError(f"The connection was lost: {first}.", hint="`status` shows how the run stands.")
+    return RunFailedError(f"The database reported: {first}.", hint="`status` shows how the run stands.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
     """A table's run, if it has one, and the names it goes by."""
@@ -46,6 +96,7 @@ class _Found:
     row: RunRow | None
 
 
+@_translated
 def plan(dsn: str | None, table: str, options: Options) -> MirrorPlan:
     """Return the whole run as data; changes nothing and takes no lock but ACCESS SHARE.
 
@@ -58,6 +109,7 @@ def plan(dsn: str | None, table: str, options: Options) -> MirrorPlan:
         return _plan(session, oid, options)
 
 
+@_translated
 def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_progress) -> RunResult:
     """Partition the table while it is being written; return when it is done.
 
@@ -75,15 +127,24 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
     found = _find(dsn, table)
     if found.row is not None:
         _refuse_another(dsn, found, options)
-        return resume(dsn, table, watch, cutover=options.cutover)
+        resumed = resume(dsn, table, watch, cutover=options.cutover)
+        if resumed.state not in ("aborted", "undone"):
+            return resumed
     with open_session(dsn, READER) as session:
         made = _plan(session, found.oid, options)
     refuse_transaction_pooling(dsn)
     owner = _own(dsn, made.owner, found)
     with owner:
-        store.create(owner)
-        kill_point("before:ledger")
         with owner.transaction():
+            store.lock_ledger(owner)
+            store.create(owner)
+            kill_point("before:ledger")
+            if store.read_runs(owner, made.table_oid):
+                raise RefusedError(
+                    f"{made.table} was taken by another run a moment ago.",
+                    consequence="Nothing was changed.",
+                    hint="`status` shows it.",
+                )
             run_id = int(
                 store.scalar(
                     owner,
@@ -99,6 +160,7 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
         return _drive(dsn, made, run_id, owner, watch, lambda r: r.forward(cutover=options.cutover))
 
 
+@_translated
 def resume(dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutover: bool | None = None) -> RunResult:
     """Let a paused run go on, or take over a run whose process died.
 
@@ -112,10 +174,9 @@ def resume(dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutov
         with _control(dsn, row) as session:
             store.execute(session, "set_request", run_id=row.run_id, request=None)
         return _result(row, "running")
-    made = _stored(row)
     with owner:
-        store.wait_for_orphans(owner, made.table_oid)
-        store.execute(owner, "set_request", run_id=row.run_id, request=None)
+        row = _take_over(owner, row)
+        made = _stored(row)
         if row.state == "undone":
             return _take_back(dsn, made, row, owner, watch, Runner.undo, "undone")
         if row.state in ("aborting", "finishing"):
@@ -125,17 +186,18 @@ def resume(dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutov
         return _drive(dsn, made, row.run_id, owner, watch, lambda r: r.forward(cutover=wanted))
 
 
+@_translated
 def cutover(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
     """Order the swap of a run that was started without it; wait for it, or do it when its process died."""
     dsn = resolve_dsn(dsn)
     found, row = _known(dsn, table)
-    if row.state == "cut-over":
-        raise RefusedError(f"{found.table} is cut over already.", hint="Use `undo` or `finish`.")
     owner = _try_own(dsn, found)
     if owner is not None:
         with owner:
-            store.wait_for_orphans(owner, row.table_oid)
+            row = _take_over(owner, row)
+            _expect(row, found, _BEFORE_CUTOVER, "cut over")
             return _drive(dsn, _stored(row), row.run_id, owner, watch, lambda r: r.forward(cutover=True))
+    _expect(row, found, _BEFORE_CUTOVER, "cut over")
     if row.state != "ready":
         raise RefusedError(
             f"The run of {found.table} is not ready for its cut-over: it is in phase {row.phase}.",
@@ -144,6 +206,7 @@ def cutover(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunR
     return _ask(dsn, row, "cutover", until=lambda r: r is not None and r.state == "cut-over")
 
 
+@_translated
 def pause(dsn: str | None, table: str) -> RunResult:
     """Hold a live run after its present chunk; nothing is lost, changed keys keep being logged."""
     dsn = resolve_dsn(dsn)
@@ -158,6 +221,7 @@ def pause(dsn: str | None, table: str) -> RunResult:
     return _result(row, "paused")
 
 
+@_translated
 def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
     """Before the cut-over: stop the run and remove every trace; the table is as it was.
 
@@ -166,20 +230,18 @@ def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRes
     """
     dsn = resolve_dsn(dsn)
     found, row = _known(dsn, table)
-    if row.state not in (*_BEFORE_CUTOVER, "aborting"):
-        raise RefusedError(
-            f"{found.table} is {row.state} already; there is nothing to abort.",
-            hint="`pgscale partition undo` goes back to the old table with every write made since.",
-        )
     owner = _try_own(dsn, found)
     if owner is None:
+        _expect(row, found, _BEFORE_CUTOVER | {"aborting"}, "aborted")
         _ask(dsn, row, "abort", until=lambda r: r is None, give_up_after_s=120.0)
         return _result(row, "aborted")
     with owner:
-        store.wait_for_orphans(owner, row.table_oid)
+        row = _take_over(owner, row)
+        _expect(row, found, _BEFORE_CUTOVER | {"aborting"}, "aborted")
         return _take_back(dsn, _stored(row), row, owner, watch, Runner.abort, "aborted", "aborting")
 
 
+@_translated
 def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
     """After the cut-over: go back to the old table with every write made since, and remove the copy.
 
@@ -190,30 +252,21 @@ def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResu
     """
     dsn = resolve_dsn(dsn)
     found, row = _known(dsn, table)
-    if row.state not in ("cut-over", "undone"):
-        raise RefusedError(
-            f"{found.table} is not cut over yet; there is nothing to undo.",
-            hint="`pgscale partition abort` takes an unfinished run back.",
-        )
-    owner = _own(dsn, _stored(row).owner, found)
-    with owner:
-        store.wait_for_orphans(owner, row.table_oid)
+    with _own(dsn, _role(row), found) as owner:
+        row = _take_over(owner, row)
+        _expect(row, found, frozenset({"cut-over", "undone"}), "undone")
         return _take_back(dsn, _stored(row), row, owner, watch, Runner.undo, "undone")
 
 
+@_translated
 def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
     """After the cut-over: drop the retained old table and every trace of the run. There is no way back."""
     dsn = resolve_dsn(dsn)
     found, row = _known(dsn, table)
-    made = _stored(row)
-    if row.state not in ("cut-over", "finishing"):
-        raise RefusedError(
-            f"{found.table} is not cut over yet; there is nothing to finish.",
-            hint="`resume` goes on with the run.",
-        )
-    owner = _own(dsn, made.owner, found)
-    with owner:
-        store.wait_for_orphans(owner, row.table_oid)
+    with _own(dsn, _role(row), found) as owner:
+        row = _take_over(owner, row)
+        _expect(row, found, frozenset({"cut-over", "finishing"}), "finished")
+        made = _stored(row)
         done = store.done_steps(owner, row.run_id)
         if row.state == "cut-over" and any(s.kind == "settle" and s.id not in done for s in made.steps):
             raise RefusedError(
@@ -222,6 +275,7 @@ def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRe
         return _take_back(dsn, made, row, owner, watch, Runner.finish, "finished", "finishing")
 
 
+@_translated
 def status(dsn: str | None, table: str | None = None) -> tuple[RunStatus, ...]:
     """Return the runs that the ledger knows, of one table or of all."""
     with open_session(dsn, READER) as session:
@@ -239,6 +293,7 @@ def _plan(session: Session, oid: int, options: Options) -> MirrorPlan:
     _check_rights(facts)
     found = reader.read_key_values(session, facts, by)
     leaves = make_leaves(facts, by, options, found)
+    _check_lock_table(session, facts, leaves)
     statistics = catalog.read_column_statistics(session, facts.table.qname, keys.identity[0].name)
     return make_plan(
         facts,
@@ -274,6 +329,23 @@ def _check_rights(facts: TableFacts) -> None:
         )
 
 
+def _check_lock_table(session: Session, facts: TableFacts, leaves: tuple[Leaf, ...]) -> None:
+    """Every leaf, its TOAST table and its indexes are locked in one transaction when the copy is made or dropped."""
+    row = session.execute(
+        "SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8 *"
+        " (pg_catalog.current_setting('max_connections')::int8"
+        " + pg_catalog.current_setting('max_prepared_transactions')::int8)"
+    ).fetchone()
+    room = int(row[0]) if row else 0
+    needed = len(leaves) * (3 + len(facts.indexes))
+    if needed > room * 0.6:
+        raise RefusedError(
+            f"{len(leaves)} partitions need some {needed:,} locks at once; the server has room for {room:,}.",
+            consequence="Nothing was changed.",
+            hint="Make fewer partitions, or raise max_locks_per_transaction (needs a restart).",
+        )
+
+
 def _skew(session: Session, facts: TableFacts, by: bounds.By, leaves: tuple[Leaf, ...]) -> Skew | None:
     if len(by.columns) != 1:
         return None
@@ -293,7 +365,16 @@ def _skew(session: Session, facts: TableFacts, by: bounds.By, leaves: tuple[Leaf
 
 def _find(dsn: str, table: str) -> _Found:
     with open_session(dsn, READER) as session:
-        oid, name = catalog.find_table(session, table)
+        try:
+            oid, name = catalog.find_table(session, table)
+        except RefusedError:
+            # The table may have been dropped under its run, which must still be possible to take back.
+            known = store.scalar(session, "find_run_by_name", name=table) if store.exists(session) else None
+            if known is None:
+                raise
+            oid = int(known)
+            row = store.read_runs(session, oid)[0]
+            name = QName(schema=row.table_schema, name=row.table_name)
         try:
             rows = store.read_runs(session, oid)
         except psycopg.errors.InsufficientPrivilege as error:
@@ -310,6 +391,25 @@ def _known(dsn: str, table: str) -> tuple[_Found, RunRow]:
     if found.row is None:
         raise RefusedError(f"{found.table} has no run.", consequence="Nothing was changed.", hint="`run` starts one.")
     return found, found.row
+
+
+def _take_over(owner: Session, row: RunRow) -> RunRow:
+    """Now that the run is owned: wait for a dead owner's sessions, forget its requests, and read the run again."""
+    store.wait_for_orphans(owner, row.table_oid)
+    now = next((r for r in store.read_runs(owner) if r.run_id == row.run_id), None)
+    if now is None:
+        raise RefusedError("The run ended a moment ago.", consequence="Nothing was changed.")
+    store.execute(owner, "set_request", run_id=row.run_id, request=None)
+    return now
+
+
+def _expect(row: RunRow, found: _Found, states: frozenset[str], what: str) -> None:
+    if row.state not in states:
+        raise RefusedError(
+            f"{found.table} cannot be {what}: its run is in state {row.state}.",
+            consequence="Nothing was changed.",
+            hint=f"What can be done: {_NEXT.get(row.state, '`status`')}.",
+        )
 
 
 def _refuse_another(dsn: str, found: _Found, options: Options) -> None:
@@ -377,11 +477,14 @@ def _drive(
     runner = Runner(dsn, made, run_id, owner, watch)
     try:
         act(runner)
-    except InterruptedRunError:
+    except (PgscaleError, psycopg.Error):
+        # What an abort cancels fails in many ways; whatever it was, the table is to be as it was.
         if not runner.keeper.wants_abort.is_set():
             raise
         store.wait_for_orphans(owner, made.table_oid)
         row = _row(owner, run_id)
+        if row.state not in _BEFORE_CUTOVER:
+            raise
         _take_back(dsn, made, row, owner, watch, Runner.abort, "aborted", "aborting")
         raise InterruptedRunError(
             f"The run of {made.table} was aborted by another process.", consequence="The table is as it was."

@@ -73,6 +73,7 @@ class Runner:
                 self._build([s for s in live if s.id not in done])
                 self._exchange(done, cutover=cutover)
             self._settle([s for s in self.plan.steps if s.kind == "settle" and s.id not in done])
+            self._remember_new_table()
             self._phase("done")
 
     def undo(self) -> None:
@@ -91,7 +92,7 @@ class Runner:
                     lock=plan.statements.lock_reverse,
                     statements=plan.statements.undo,
                     mark=lambda s: self._mark(s, "undo", state="undone"),
-                    check=self._check_columns,
+                    check=self._check_new_table,
                 )
                 try:
                     CutOver(self.work, reverse, applier, exchange, self.limits).run()
@@ -187,6 +188,24 @@ class Runner:
                     pass
             kill_point(f"after:{step.id}")
 
+    def _file(self, session: Session) -> int:
+        row = execute(session, ddl.file_of(self.pair.source)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _was_rewritten(self) -> bool:
+        """Tell whether VACUUM FULL or CLUSTER moved the rows between pages since the copy began; then all of it is
+        thrown away, to begin again. After a TRUNCATE the log knows every row, and the scrub sees to the copy."""
+        with self.work.open(WORKER) as session:
+            known = store.read_chunks(session, self.work.run_id, "pages")
+            truncated = execute(session, ddl.is_truncated(self.pair)).fetchone()
+            if not known or known[0][2] == self._file(session) or (truncated and truncated[0]):
+                return False
+            with session.transaction():
+                execute(session, ddl.truncate_target(self.pair))
+                for phase in ("copy", "pages"):
+                    store.execute(session, "delete_chunks", run_id=self.work.run_id, phase=phase)
+            return True
+
     def _copy(self, step: Step) -> None:
         with self.work.open(WORKER) as session:
             known = store.read_chunks(session, self.work.run_id, "pages")
@@ -202,10 +221,14 @@ class Runner:
                     phase="pages",
                     first=0,
                     last=pages,
-                    rows=0,
+                    rows=self._file(session),
                 )
         started = time.monotonic()
         rows = copier.copy_rows(self.work, step.sql[0], pages, self.workers)
+        if self._was_rewritten():
+            self._phase("copy", "the table was rewritten (VACUUM FULL, CLUSTER); copying again")
+            self._copy(step)
+            return
         with self.work.open(CONTROL) as session, session.transaction():
             store.execute(session, "set_rows_copied", run_id=self.work.run_id, rows=rows)
             self._mark(session, step.id, took_s=time.monotonic() - started)
@@ -270,7 +293,7 @@ class Runner:
                 if self.plan.walks_keys:
                     rows = verifier.verify_by_keys(self.work, self.pair, rows, self.workers)
                 else:
-                    rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers)
+                    rows = self._verify_by_pages()
             except MismatchError:
                 with self.work.open(CONTROL) as session:
                     store.execute(session, "set_parity", run_id=self.work.run_id, rows=0, mismatches=1)
@@ -282,6 +305,17 @@ class Runner:
         with self.work.open(CONTROL) as session, session.transaction():
             store.execute(session, "set_parity", run_id=self.work.run_id, rows=rows, mismatches=0)
             self._mark(session, "verify")
+
+    def _verify_by_pages(self) -> int:
+        """Walk the pages again where VACUUM FULL or CLUSTER moved rows between them meanwhile."""
+        while True:
+            with self.work.open(WORKER) as session:
+                before = self._file(session)
+            rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers)
+            with self.work.open(WORKER) as session:
+                if self._file(session) == before:
+                    return rows
+                store.execute(session, "delete_chunks", run_id=self.work.run_id, phase="verify:%")
 
     def _wait_for_order(self, applier: Applier) -> None:
         """Keep applying until the cut-over is ordered."""
@@ -298,6 +332,13 @@ class Runner:
             self._phase("settle", step.title)
             kill_point(f"before:{step.id}")
             self._in_one_transaction(step, locked=True)
+
+    def _remember_new_table(self) -> None:
+        with self.work.open(CONTROL) as session:
+            row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
+            if row.new_fingerprint is None and row.new_oid is not None:
+                fingerprint = catalog.read_fingerprint(session, row.new_oid)
+                store.execute(session, "set_new_fingerprint", run_id=self.work.run_id, fingerprint=fingerprint)
 
     def _settle_statements(self, groups: tuple[tuple[str, ...], ...], name: str, done: frozenset[str]) -> None:
         for number, statements in enumerate(groups):
@@ -349,7 +390,8 @@ class Runner:
             "SELECT l.virtualtransaction, l.pid FROM pg_catalog.pg_locks l"
             " JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
             " WHERE l.locktype = 'virtualxid' AND l.granted AND a.datname = pg_catalog.current_database()"
-            " AND a.backend_type = 'client backend' AND a.application_name NOT LIKE 'pgscale/%'"
+            " AND COALESCE(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL"
+            " AND COALESCE(a.application_name, '') NOT LIKE 'pgscale/%'"
         )
         with self.work.open(CONTROL) as session:
             older = set(session.execute(query).fetchall())
@@ -392,11 +434,36 @@ class Runner:
             self._mark(session, step_id)
 
     def _check_fingerprint(self, session: Session) -> None:
+        self._check_capture(session, (self.plan.table,), 4)
         if catalog.read_fingerprint(session, self.plan.table_oid) != self.plan.fingerprint:
             raise RunFailedError(
                 f"The definition of {self.plan.table} was changed while the run was on.",
                 consequence="The copy no longer fits; the table itself is unharmed.",
                 hint="`pgscale partition abort`, then run again.",
+            )
+
+    def _check_capture(self, session: Session, tables: tuple[QName, ...], expected: int) -> None:
+        row = execute(session, ddl.count_capture(tables)).fetchone()
+        if row is None or int(row[0]) != expected:
+            raise RunFailedError(
+                f"Capture triggers (_pgscale_…) on {self.plan.table} were dropped or disabled for a while.",
+                consequence="Changes may have been missed, so the tables are not exchanged.",
+                hint="Before the cut-over: `abort`, then run again. After it: keep the partitioned table and `finish`.",
+            )
+
+    def _check_new_table(self, session: Session) -> None:
+        """Refuse to go back where the partitioned table is no longer what was put in place."""
+        self._check_columns(session)
+        self._check_capture(session, (self.plan.table, *self.leaves), 3 + 4 * len(self.leaves))
+        row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
+        if row.new_fingerprint is None or row.new_oid is None:
+            return
+        if catalog.read_fingerprint(session, row.new_oid) != row.new_fingerprint:
+            raise RunFailedError(
+                f"The definition of {self.plan.table} was changed since the cut-over: its partitions, indexes, grants,"
+                " triggers, policies, or something that depends on it.",
+                consequence="Going back would lose that, so nothing was changed.",
+                hint="Take that change back, or keep the partitioned table and `pgscale partition finish`.",
             )
 
     def _check_columns(self, session: Session) -> None:
