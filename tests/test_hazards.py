@@ -17,7 +17,6 @@ import pytest
 from pgscale import partition
 from pgscale.core.model import Progress
 from pgscale.errors import RefusedError, RunFailedError
-from pgscale.ledger import store
 from pgscale.partition import Options, actions
 from support.crash import pgscale, relkind, traces
 from support.servers import Database
@@ -157,7 +156,8 @@ def test_undo_after_a_truncate_and_reload_during_the_run(database: Database) -> 
     assert _rows(conn) == wanted
 
 
-def test_a_half_done_abort_can_only_be_finished(database: Database) -> None:
+@pytest.mark.parametrize("verb", ["resume", "run"])
+def test_a_half_done_abort_is_finished_and_never_cut_over(database: Database, verb: str) -> None:
     conn = _table(database)
     _dead_run(database)
     # As an abort killed between its two transactions leaves it: no capture any more, the copy still there.
@@ -169,15 +169,19 @@ def test_a_half_done_abort_can_only_be_finished(database: Database) -> None:
     for (name,) in names:
         conn.execute(psycopg.sql.SQL("DROP TRIGGER {} ON t").format(psycopg.sql.Identifier(name)))
     conn.execute("INSERT INTO t SELECT g, 'late' FROM generate_series(2001, 2100) g")
+    conn.execute("UPDATE t SET v = 'late' WHERE id <= 50")
     wanted = _rows(conn)
     with pytest.raises(RefusedError):
         partition.cutover(database.dsn, "t")
-    with pytest.raises(RefusedError):
-        partition.run(database.dsn, "t", HASH)
     assert relkind(database.dsn) == "r"
     assert _rows(conn) == wanted
-    assert partition.resume(database.dsn, "t").state == "aborted"
-    assert traces(database.dsn) == []
+    if verb == "resume":
+        assert partition.resume(database.dsn, "t").state == "aborted"
+        assert traces(database.dsn) == []
+    else:
+        # Finishes the abort, then starts from the beginning: its copy has the rows nobody captured.
+        assert partition.run(database.dsn, "t", HASH).state == "cut-over"
+        assert relkind(database.dsn) == "p"
     assert _rows(conn) == wanted
 
 
@@ -462,19 +466,18 @@ def test_two_first_runs_of_different_tables_at_once(database: Database) -> None:
     assert _state(database, "t") == _state(database, "u") == "cut-over"
 
 
-def test_two_sessions_that_create_the_ledger_at_the_same_moment(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As above, with the moment met for certain."""
+def test_two_first_runs_planned_at_the_same_moment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, with both coming to the ledger that is not there yet at once."""
     _table(database, "t", 10)
     _table(database, "u", 10)
-    barrier, original = threading.Barrier(2, timeout=30), store.create
+    barrier, original = threading.Barrier(2, timeout=30), actions._plan
 
-    def create(session: Any) -> None:
+    def late(*arguments: Any, **named: Any) -> Any:
+        made = original(*arguments, **named)
         barrier.wait()
-        original(session)
+        return made
 
-    monkeypatch.setattr(store, "create", create)
+    monkeypatch.setattr(actions, "_plan", late)
     runs = [Background(lambda name=name: partition.run(database.dsn, name, HASH)) for name in ("t", "u")]
     assert [run.get().state for run in runs] == ["cut-over", "cut-over"]
 
@@ -484,7 +487,7 @@ def test_two_runs_of_the_same_table_at_once(database: Database) -> None:
     processes = [_start(database.dsn, "run", "t", *RUN) for _ in range(2)]
     (good, _), (bad, said) = sorted((_end(process) for process in processes), key=lambda ended: ended[0])
     assert (good, bad) == (0, 4), said
-    assert "t " in _assert_calm(said)
+    assert "public.t" in _assert_calm(said)
     assert relkind(database.dsn) == "p"
     assert len(_rows(conn)) == 20_000
 

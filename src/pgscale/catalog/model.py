@@ -75,6 +75,7 @@ class Column:
     comment: str | None
     equals: str
     has_hash_opclass: bool
+    has_btree_opclass: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,10 @@ class IncomingForeignKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """`tail` is the definition from USING on; a key column that is an expression has the name ''."""
+    """`tail` is the definition from USING on; a key column that is an expression has the name ''.
+
+    `own_collation` tells for each key column whether the index compares it by another collation than the column's.
+    """
 
     oid: int
     name: str
@@ -152,6 +156,7 @@ class Index:
     key_columns: list[str]
     included_columns: list[str]
     key_operators: list[str]
+    own_collation: list[bool]
     reloptions: list[str] | None
     constraint_name: str | None
     nulls_not_distinct: bool

@@ -71,7 +71,29 @@ SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS ty
       AND oc.opcintype = CASE WHEN y.typtype = 'd' THEN y.typbasetype ELSE a.atttypid END), 'OPERATOR(pg_catalog.=)') AS equals,
   EXISTS (SELECT FROM pg_catalog.pg_opclass o WHERE o.opcdefault AND o.opcmethod = 405
           AND (o.opcintype = a.atttypid OR (y.typtype = 'e' AND o.opcintype = 'anyenum'::pg_catalog.regtype)))
-    AS has_hash_opclass
+    AS has_hash_opclass,
+  -- As GetDefaultOpClass() decides; arrays, domains and composites are ordered when all they consist of is.
+  NOT EXISTS (
+    WITH RECURSIVE parts(type_oid) AS (
+      SELECT a.atttypid
+      UNION
+      SELECT inner_type.oid FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
+      CROSS JOIN LATERAL (
+        SELECT t.typbasetype WHERE t.typtype = 'd'
+        UNION ALL
+        SELECT t.typelem WHERE t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
+        UNION ALL
+        SELECT f.atttypid FROM pg_catalog.pg_attribute f
+        WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+      ) inner_type(oid))
+    SELECT FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
+    WHERE t.typtype NOT IN ('d', 'e', 'r', 'm', 'c')
+      AND NOT (t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc)
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_opclass o WHERE o.opcmethod = 403 AND o.opcdefault
+          AND (o.opcintype = t.oid OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast ct WHERE ct.castsource = t.oid AND ct.casttarget = o.opcintype
+              AND ct.castmethod = 'b' AND ct.castcontext = 'i')))) AS has_btree_opclass
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -103,7 +125,29 @@ SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS ty
       AND oc.opcintype = CASE WHEN y.typtype = 'd' THEN y.typbasetype ELSE a.atttypid END), 'OPERATOR(pg_catalog.=)') AS equals,
   EXISTS (SELECT FROM pg_catalog.pg_opclass o WHERE o.opcdefault AND o.opcmethod = 405
           AND (o.opcintype = a.atttypid OR (y.typtype = 'e' AND o.opcintype = 'anyenum'::pg_catalog.regtype)))
-    AS has_hash_opclass
+    AS has_hash_opclass,
+  -- As GetDefaultOpClass() decides; arrays, domains and composites are ordered when all they consist of is.
+  NOT EXISTS (
+    WITH RECURSIVE parts(type_oid) AS (
+      SELECT a.atttypid
+      UNION
+      SELECT inner_type.oid FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
+      CROSS JOIN LATERAL (
+        SELECT t.typbasetype WHERE t.typtype = 'd'
+        UNION ALL
+        SELECT t.typelem WHERE t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
+        UNION ALL
+        SELECT f.atttypid FROM pg_catalog.pg_attribute f
+        WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+      ) inner_type(oid))
+    SELECT FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
+    WHERE t.typtype NOT IN ('d', 'e', 'r', 'm', 'c')
+      AND NOT (t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc)
+      AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_opclass o WHERE o.opcmethod = 403 AND o.opcdefault
+          AND (o.opcintype = t.oid OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast ct WHERE ct.castsource = t.oid AND ct.casttarget = o.opcintype
+              AND ct.castmethod = 'b' AND ct.castcontext = 'i')))) AS has_btree_opclass
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -187,6 +231,11 @@ SELECT i.indexrelid::int8 AS oid, c.relname::text AS name,
      AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
    LEFT JOIN pg_catalog.pg_operator op ON op.oid = ao.amopopr
    LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = op.oprnamespace) AS key_operators,
+  (SELECT pg_catalog.array_agg(COALESCE(a.attcollation <> u.collation_oid, false) ORDER BY u.ord)
+   FROM ROWS FROM (pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indcollation::oid[]))
+     WITH ORDINALITY u(num, collation_oid, ord)
+   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num AND u.num > 0
+   WHERE u.ord <= i.indnkeyatts) AS own_collation,
   c.reloptions AS reloptions, k.conname::text AS constraint_name,
   COALESCE(pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct', 'false')::bool AS nulls_not_distinct,
   ts.spcname::text AS tablespace, pg_catalog.obj_description(i.indexrelid, 'pg_class') AS comment,

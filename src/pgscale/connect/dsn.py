@@ -17,21 +17,39 @@ def resolve_dsn(dsn: str | None) -> str:
     """Return the connection string to use: the argument, else PGSCALE_DSN, else DATABASE_URL, else libpq's own.
 
     Raises:
-        UsageError: the string is not a libpq conninfo or URL; the password never appears in the error.
+        UsageError: the string is not a libpq conninfo or URL; nothing of it appears in the error.
     """
     value = dsn or os.environ.get("PGSCALE_DSN") or os.environ.get("DATABASE_URL") or ""
     # SQLAlchemy and Django spell the scheme with a driver; libpq does not know that form.
     value = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", value)
-    try:
-        conninfo_to_dict(value)
-    except ProgrammingError as error:
+    if not _is_parsed(value):
         raise UsageError(
-            f"The DSN is not a PostgreSQL connection string: {redact(str(error).strip())}.",
-            hint="Use postgresql://user@host:5432/dbname or 'host=… dbname=… user=…'.",
-        ) from None
+            "The DSN is not a connection string that libpq can parse.",
+            hint="Use postgresql://user@host:5432/dbname or 'host=… dbname=… user=…'."
+            " In a URL, `%`, `@`, `:` and `/` in a password must be percent-encoded (%25, %40, %3A, %2F).",
+        )
     return value
 
 
-def redact(text: str) -> str:
-    """Return the text with every password in a conninfo or URL replaced by ***."""
-    return _SECRET.sub(lambda m: f"{m[1]}***" if m[1] else f"{m[3]}***{m[5]}", text)
+def _is_parsed(conninfo: str) -> bool:
+    # libpq's message quotes the part it stumbled over, often the password; so it is not even chained.
+    try:
+        conninfo_to_dict(conninfo)
+    except ProgrammingError:
+        return False
+    return True
+
+
+def redact(text: str, conninfo: str = "") -> str:
+    """Return the text with every password replaced by ***.
+
+    Args:
+        text: what may hold a conninfo or URL.
+        conninfo: a string from resolve_dsn; its passwords are removed wherever they stand.
+    """
+    text = _SECRET.sub(lambda m: f"{m[1]}***" if m[1] else f"{m[3]}***{m[5]}", text)
+    given = conninfo_to_dict(conninfo) if conninfo else {}
+    for name in ("password", "sslpassword"):
+        if secret := given.get(name):
+            text = text.replace(str(secret), "***")
+    return text

@@ -60,8 +60,12 @@ _SETTINGS: tuple[tuple[LiteralString, LiteralString], ...] = (
     ("intervalstyle", "postgres"),
     ("extra_float_digits", "1"),
     ("bytea_output", "hex"),
+    ("xmloption", "content"),
+    ("default_tablespace", ""),
     ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
     ("client_connection_check_interval", "1s"),
 )
 
@@ -83,15 +87,17 @@ def open_session(dsn: str | None, profile: Profile) -> Session:
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=10,
+            # Not SET: the names in the first statements must be understood already. Poolers track this one.
+            client_encoding="UTF8",
             application_name=f"pgscale/{profile.purpose}",
         )
     except psycopg.OperationalError as error:
-        reason = redact(" ".join(str(error).split()))
+        reason = redact(" ".join(str(error).split()), conninfo)
         raise ConnectError(
             f"Cannot connect: {reason}.", hint="Check host, port, database, user and password (--dsn)."
         ) from None
     except psycopg.ProgrammingError as error:
-        raise ConnectError(f"Cannot connect: {redact(' '.join(str(error).split()))}.") from None
+        raise ConnectError(f"Cannot connect: {redact(' '.join(str(error).split()), conninfo)}.") from None
     if session.info.server_version < OLDEST_VERSION:
         version = session.info.server_version
         session.close()
@@ -103,12 +109,13 @@ def open_session(dsn: str | None, profile: Profile) -> Session:
         _apply(session, profile)
     except psycopg.Error as error:
         session.close()
+        reason = redact(str(error).strip(), conninfo)
         if error.sqlstate == "42501":
             raise PermissionDeniedError(
-                f"The login may not act as role {profile.role}: {str(error).strip()}.",
+                f"The login may not act as role {profile.role}: {reason}.",
                 hint="Connect as the table's owner or as a member of its role.",
             ) from None
-        raise ConnectError(f"The session could not be set up: {str(error).strip()}.") from error
+        raise ConnectError(f"The session could not be set up: {reason}.") from error
     return session
 
 

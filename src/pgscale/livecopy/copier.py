@@ -51,7 +51,9 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
                     work.throttle.wait(work.stop)
                     last = min(at + size.pages, end)
                     started = time.monotonic()
-                    row = execute(session, statement, tid(at), tid(last), work.run_id, first, last).fetchone()
+                    row = execute(
+                        session, statement, tid(at), tid(last), work.run_id, first, last, again=True
+                    ).fetchone()
                     assert row is not None
                     size.learn(last - at, time.monotonic() - started)
                     queue.finish(last - at)

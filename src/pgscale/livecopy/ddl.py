@@ -309,35 +309,45 @@ def _bound(pair: Pair, first_parameter: int) -> sql.Composed:
     )
 
 
-def next_key(pair: Pair) -> str:
-    """Return the statement that finds the key some rows further on: parameters are the key's columns as text
-    (NULL: from the beginning) and the number of rows."""
-    count = len(pair.identity)
+def _within(pair: Pair, prefix: str, *, low: bool, high: bool) -> sql.Composed:
+    """Return the condition of a key range; the low limit's parameters come first, then the high limit's."""
+    row, count = _row(pair, prefix), len(pair.identity)
+    conditions: list[sql.Composable] = []
+    if low:
+        conditions.append(sql.SQL("{} >= {}").format(row, _bound(pair, 1)))
+    if high:
+        conditions.append(sql.SQL("{} < {}").format(row, _bound(pair, 1 + count * low)))
+    return sql.SQL(" AND ").join(conditions) if conditions else sql.Composed([sql.SQL("true")])
+
+
+def next_key(pair: Pair, *, low: bool) -> str:
+    """Return the statement that finds the key some rows further on.
+
+    Parameters: the key's columns as text (without `low`: none, from the beginning), then the number of rows.
+    """
+    # ORDER BY is qualified, because ORDER BY "id" would mean the text column of the result.
     return text(
-        # Qualified, because ORDER BY "id" would mean the text column of the result.
-        sql.SQL("SELECT {} FROM {} k WHERE $1::text IS NULL OR {} >= {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
+        sql.SQL("SELECT {} FROM {} k WHERE {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("k", k.name)) for k in pair.identity),
             qualified(pair.source),
-            _row(pair, "k"),
-            _bound(pair, 1),
+            _within(pair, "k", low=low, high=False),
             names(_identity(pair), "k"),
-            trusted(f"${count + 1}"),
+            trusted(f"${len(pair.identity) * low + 1}"),
         )
     )
 
 
-def verify_keys(pair: Pair) -> str:
+def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
     """Return the statement that compares both tables in a range of keys, byte for byte, in both directions.
 
-    Parameters: the first key's columns as text, then those of the key after the last; NULL means no limit.
+    Parameters, as text: the first key's columns when there is a low limit, those of the key after the last when
+    there is a high one.
     """
-    columns, count = names(pair.all_columns), len(pair.identity)
-    within = sql.SQL("({a}::text IS NULL OR {row} >= {low}) AND ({b}::text IS NULL OR {row} < {high})").format(
-        a=trusted("$1"), b=trusted(f"${count + 1}"), row=_row(pair), low=_bound(pair, 1), high=_bound(pair, count + 1)
-    )
+    columns = names(pair.all_columns)
+    within = _within(pair, "k", low=low, high=high)
     differing = sql.SQL(
-        "SELECT {} FROM (SELECT {} FROM {} WHERE {}) _pgscale_source"
-        " FULL JOIN (SELECT {} FROM {} WHERE {}) _pgscale_target ON {}"
+        "SELECT {} FROM (SELECT {} FROM {} k WHERE {}) _pgscale_source"
+        " FULL JOIN (SELECT {} FROM {} k WHERE {}) _pgscale_target ON {}"
         " WHERE _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
         " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
@@ -359,20 +369,11 @@ def verify_keys(pair: Pair) -> str:
     return _judge(pair, differing)
 
 
-def count_keys(pair: Pair) -> str:
+def count_keys(pair: Pair, *, low: bool, high: bool) -> str:
     """Return the statement that counts the source rows of the same range, with the same parameters."""
-    count = len(pair.identity)
     return text(
-        sql.SQL(
-            "SELECT pg_catalog.count(*) FROM {} WHERE ({}::text IS NULL OR {} >= {}) AND ({}::text IS NULL OR {} < {})"
-        ).format(
-            qualified(pair.source),
-            trusted("$1"),
-            _row(pair),
-            _bound(pair, 1),
-            trusted(f"${count + 1}"),
-            _row(pair),
-            _bound(pair, count + 1),
+        sql.SQL("SELECT pg_catalog.count(*) FROM {} k WHERE {}").format(
+            qualified(pair.source), _within(pair, "k", low=low, high=high)
         )
     )
 

@@ -85,25 +85,29 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
     return sum(counts)
 
 
+Key: TypeAlias = tuple[str, ...]
+
+
 class _KeyWalk:
     """Hands out consecutive key ranges; together they cover everything, rows that are still to come too."""
 
     def __init__(self, pair: Pair, session: Session) -> None:
-        self._statement = ddl.next_key(pair)
-        self._session = session
-        self._nothing: tuple[str | None, ...] = (None,) * len(pair.identity)
-        self._at: tuple[str | None, ...] | None = self._nothing
+        self._pair, self._session = pair, session
+        self._at: Key | None = None
+        self._ended = False
         self._lock = threading.Lock()
 
-    def take(self, rows: int) -> tuple[str | None, ...] | None:
-        """Return the parameters of the next range of about `rows` rows, None when all is handed out."""
+    def take(self, rows: int) -> tuple[Key | None, Key | None] | None:
+        """Return the limits of the next range of about `rows` rows (None: no limit), None when all is handed out."""
         with self._lock:
-            if self._at is None:
+            if self._ended:
                 return None
-            first = self._at
-            found = execute(self._session, self._statement, *first, max(1, rows)).fetchone()
+            low = self._at
+            statement = ddl.next_key(self._pair, low=low is not None)
+            found = execute(self._session, statement, *(low or ()), max(1, rows), again=low is not None).fetchone()
             self._at = None if found is None else tuple(str(v) for v in found)
-            return (*first, *(self._nothing if self._at is None else self._at))
+            self._ended = found is None
+            return low, self._at
 
 
 def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> int:
@@ -117,7 +121,6 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
 
     Returns, Raises, Locks: as verify_rows.
     """
-    statement, count = ddl.verify_keys(pair), ddl.count_keys(pair)
     counts, rate = [0] * (workers + 1), Rate()
     with work.open(WORKER) as boundary:
         _avoid(boundary, "seqscan", "sort")
@@ -137,8 +140,7 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
                     with session.pipeline(), session.transaction():
                         _begin(session, pair)
                         truncated = execute(session, ddl.is_truncated(pair))
-                        found = execute(session, statement, *limits)
-                        counted = execute(session, count, *limits)
+                        found, counted = _compare_range(session, pair, *limits)
                     counts[number] += _result(work, pair, truncated, found, counted)
                     size.learn(asked, time.monotonic() - started)
                     progress(work, "verify", sum(counts), max(rows_expected, sum(counts)), rate, workers=workers)
@@ -146,6 +148,14 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
 
         in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
     return sum(counts)
+
+
+def _compare_range(session: Session, pair: Pair, low: Key | None, high: Key | None) -> tuple[Answer, Answer]:
+    has_low, has_high = low is not None, high is not None
+    params = (*(low or ()), *(high or ()))
+    found = execute(session, ddl.verify_keys(pair, low=has_low, high=has_high), *params, again=has_low and has_high)
+    counted = execute(session, ddl.count_keys(pair, low=has_low, high=has_high), *params, again=has_low and has_high)
+    return found, counted
 
 
 def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:

@@ -71,10 +71,17 @@ class Work:
             raise InterruptedRunError("The run was stopped.")
 
 
-def execute(session: Session, statement: str, *params: object) -> psycopg.Cursor[tuple[Any, ...]]:
-    """Execute one statement of a plan, its parameters as $1, $2 …"""
+def execute(session: Session, statement: str, *params: object, again: bool = False) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Execute one statement of a plan, its parameters as $1, $2 …
+
+    Args:
+        again: it will be executed many times in this session: it is prepared and planned once.
+    """
+    if again and session.prepare_threshold is None:
+        session.prepare_threshold = 1_000_000
+        session.execute("SET plan_cache_mode = force_generic_plan")
     cursor = psycopg.RawCursor(session)
-    return cursor.execute(statement.encode(), params or None)
+    return cursor.execute(statement.encode(), params or None, prepare=True if again else None)
 
 
 def tid(page: int) -> str:

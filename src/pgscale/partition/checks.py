@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgscale.catalog.model import TableFacts, Trigger
+from pgscale.catalog.model import Index, TableFacts, Trigger
 from pgscale.core.model import QName, quote_ident
+from pgscale.errors import RefusedError, UsageError
+from pgscale.partition.bounds import INTEGER_TYPES, TIME_TYPES
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By, Options
+from pgscale.partition.reader import KeyValues
 
 _KINDS = {
     "v": "a view",
@@ -42,12 +45,44 @@ def refuse_kind(facts: TableFacts) -> str | None:
 
 
 def find_reasons(facts: TableFacts, by: By, options: Options, keys: Keys) -> tuple[str, ...]:
-    """Return every reason to refuse, each a sentence that names the object; empty when the table can be carried."""
+    """Return every reason to refuse, each a sentence that names the object; empty when the table can be carried.
+
+    Raises:
+        UsageError: a range over a column whose type has no steps.
+    """
+    _refuse_stepless(facts, by)
     return tuple(
         reason
         for check in (_table, _columns, _partition_key, _keys, _constraints, _triggers, _dependents)
         for reason in check(facts, by, options, keys)
     )
+
+
+def _refuse_stepless(facts: TableFacts, by: By) -> None:
+    column = facts.column(by.columns[0])
+    # A type without an order is a reason of its own, named with the others.
+    if by.method != "range" or column is None or not column.has_btree_opclass:
+        return
+    if re.sub(r"\(.*?\)", "", column.type) not in INTEGER_TYPES | TIME_TYPES:
+        raise UsageError(
+            f"A range by a step needs a date, timestamp or number; column {quote_ident(column.name)} is {column.type}.",
+            hint="Use --by list:COL or --by hash:COL for this column.",
+        )
+
+
+def refuse_nonfinite(found: KeyValues, by: By, options: Options) -> None:
+    """Refuse values that no range takes, where there is no default partition for them.
+
+    Raises:
+        RefusedError: naming the column.
+    """
+    if by.method == "range" and found.has_nonfinite and not options.default_partition:
+        raise RefusedError(
+            f"Column {quote_ident(by.columns[0])} holds infinity, -infinity or NaN, which only a default"
+            " partition takes.",
+            consequence="Nothing was changed.",
+            hint="Leave --no-default out, or give such rows a finite value first.",
+        )
 
 
 def _table(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
@@ -101,6 +136,11 @@ def _partition_key(facts: TableFacts, by: By, options: Options, keys: Keys) -> I
             bases = ("[]",)
             if column.type_kind == "b" and not column.type.endswith(bases) and "char" not in column.type:
                 yield f"Type {column.type} of column {quote_ident(name)} has no hash operator class."
+        if by.method != "hash" and not column.has_btree_opclass:
+            yield (
+                f"Type {column.type} of column {quote_ident(name)} has no default btree operator class, which a"
+                f" {by.method} needs."
+            )
     if len(set(by.columns)) != len(by.columns):
         yield "A column is named twice in the partition key."
     grows_primary = any(i.is_primary and i.oid in keys.grown for i in facts.indexes)
@@ -114,6 +154,19 @@ def _partition_key(facts: TableFacts, by: By, options: Options, keys: Keys) -> I
                 )
 
 
+def _compared_otherwise(index: Index, by: By) -> Iterator[str]:
+    """Name the partition-key columns that a unique key contains under other collations only.
+
+    As DefineIndex() in src/backend/commands/indexcmds.c matches the key of a partitioned table.
+    """
+    if not index.is_unique and not index.is_exclusion:
+        return
+    for name in by.columns:
+        places = [own for key, own in zip(index.key_columns, index.own_collation, strict=True) if key == name]
+        if places and all(places):
+            yield name
+
+
 def _keys(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
     if keys.identity_index is None:
         yield (
@@ -124,6 +177,11 @@ def _keys(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[s
     for index in facts.indexes:
         if not index.is_valid:
             yield f"Index {quote_ident(index.name)} is invalid; drop it or REINDEX it first."
+        for name in _compared_otherwise(index, by):
+            yield (
+                f"Unique index {quote_ident(index.name)} compares {quote_ident(name)} by another collation than"
+                " the column's, which a partitioned table cannot have for its partition key."
+            )
         missing = keys.grown.get(index.oid)
         if missing is None:
             continue

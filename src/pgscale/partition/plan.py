@@ -409,7 +409,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 id="verify",
                 title="Compare every row, byte for byte",
                 kind="verify",
-                sql=(live.verify_keys(pair) if plan.walks_keys else live.verify_source(pair),),
+                sql=(live.verify_keys(pair, low=True, high=True) if plan.walks_keys else live.verify_source(pair),),
                 lock="ACCESS SHARE",
                 longest_wait=none,
                 undo=(),

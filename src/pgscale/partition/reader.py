@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from pgscale.catalog.model import TableFacts
+from pgscale.catalog.model import Column, TableFacts
 from pgscale.connect.session import Session
 from pgscale.errors import PermissionDeniedError
 from pgscale.livecopy.ddl import ident, qualified, trusted
@@ -29,13 +29,16 @@ class KeyValues:
 
     Args:
         extent: smallest and largest finite value (range only).
-        values: distinct non-NULL values as text (list only), None when there are more than MOST_VALUES.
+        values: non-NULL values as text, distinct by the column's type and collation (list only); None when
+            there are more than MOST_VALUES.
         has_null: whether NULL occurs in any key column.
+        has_nonfinite: whether infinity, -infinity or NaN occurs in a range column.
     """
 
     extent: Extent
     values: tuple[str, ...] | None
     has_null: bool
+    has_nonfinite: bool
 
 
 def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
@@ -43,16 +46,16 @@ def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
     column = facts.column(by.columns[0])
     assert column is not None
     nullable = [c.name for c in facts.columns if c.name in by.columns and not c.not_null]
-    extent, values, has_null = Extent(lowest=None, highest=None), None, False
+    extent, values, has_null, has_nonfinite = Extent(lowest=None, highest=None), None, False, False
     indexed = any(
         i.key_columns[:1] == [column.name] and i.is_valid and not i.is_partial and " btree " in f" {i.tail} "
         for i in facts.indexes
     )
     try:
         if by.method == "range":
-            extent = _extent(session, facts, column.name, column.type, whole=indexed)
+            extent, has_nonfinite = _extent(session, facts, column.name, column.type, whole=indexed)
         if by.method == "list":
-            values = _values(session, facts, column.name)
+            values = _values(session, facts, column)
         if nullable:
             has_null = _has_null(session, facts, nullable)
     except psycopg.errors.InsufficientPrivilege as error:
@@ -61,7 +64,7 @@ def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
             consequence="Nothing was changed.",
             hint="Connect as the table's owner.",
         ) from None
-    return KeyValues(extent=extent, values=values, has_null=has_null)
+    return KeyValues(extent=extent, values=values, has_null=has_null, has_nonfinite=has_nonfinite)
 
 
 def _looks(facts: TableFacts) -> Iterator[tuple[str, str]]:
@@ -71,53 +74,77 @@ def _looks(facts: TableFacts) -> Iterator[tuple[str, str]]:
         yield f"({first},0)", f"({last if last < pages else 4_294_967_295},0)"
 
 
-def _extent(session: Session, facts: TableFacts, column: str, type_name: str, *, whole: bool) -> Extent:
-    name = ident(column)
+def _extent(session: Session, facts: TableFacts, column: str, type_name: str, *, whole: bool) -> tuple[Extent, bool]:
+    """Return the finite extent, and whether there are values beyond it."""
+    name, table = ident(column), qualified(facts.table.qname)
     base = type_name.split("(", maxsplit=1)[0].strip()
     if base in TIME_TYPES or type_name.startswith("timestamp"):
-        finite = sql.SQL("pg_catalog.isfinite({})").format(name)
+        nonfinite = sql.SQL("{} IN ('infinity', '-infinity')").format(name)
     elif base == "numeric":
-        finite = sql.SQL("{}::text NOT IN ('NaN', 'Infinity', '-Infinity')").format(name)
+        nonfinite = sql.SQL("{} IN ('NaN', 'Infinity', '-Infinity')").format(name)
     else:
-        finite = sql.SQL("true")
-    # Compared as the column's type, not as text: the chunks' results meet in a VALUES list on the server.
-    query = sql.SQL("SELECT pg_catalog.min({c})::text, pg_catalog.max({c})::text FROM {t} WHERE {finite}").format(
-        c=name, t=qualified(facts.table.qname), finite=finite
-    )
+        nonfinite = sql.SQL("false")
     if whole:
-        row = session.execute(query).fetchone()
-        return Extent(lowest=row[0], highest=row[1]) if row else Extent(lowest=None, highest=None)
+        # Each by itself is answered from the ends of the index.
+        row = session.execute(
+            sql.SQL(
+                "SELECT (SELECT pg_catalog.min({c}) FROM {t} WHERE NOT {n})::text,"
+                " (SELECT pg_catalog.max({c}) FROM {t} WHERE NOT {n})::text, EXISTS (SELECT FROM {t} WHERE {n})"
+            ).format(c=name, t=table, n=nonfinite)
+        ).fetchone()
+        assert row is not None
+        return Extent(lowest=row[0], highest=row[1]), bool(row[2])
     found: list[str] = []
+    has_nonfinite = False
     for first, last in _looks(facts):
         row = session.execute(
-            sql.SQL("{} AND ctid >= {}::tid AND ctid < {}::tid").format(query, first, last)
+            sql.SQL(
+                "SELECT pg_catalog.min({c}) FILTER (WHERE NOT {n})::text,"
+                " pg_catalog.max({c}) FILTER (WHERE NOT {n})::text, COALESCE(pg_catalog.bool_or({n}), false)"
+                " FROM {t} WHERE ctid >= {f}::tid AND ctid < {l}::tid"
+            ).format(c=name, n=nonfinite, t=table, f=first, l=last)
         ).fetchone()
-        if row:
-            found += [v for v in row if v is not None]
+        assert row is not None
+        found += [v for v in row[:2] if v is not None]
+        has_nonfinite = has_nonfinite or bool(row[2])
     if not found:
-        return Extent(lowest=None, highest=None)
+        return Extent(lowest=None, highest=None), has_nonfinite
+    # Compared as the column's type, not as text: the chunks' results meet on the server.
     merged = session.execute(
         sql.SQL(
             "SELECT pg_catalog.min(v::{t})::text, pg_catalog.max(v::{t})::text FROM pg_catalog.unnest({v}::text[]) v"
         ).format(t=trusted(type_name), v=sql.Literal(found))
     ).fetchone()
     assert merged is not None
-    return Extent(lowest=merged[0], highest=merged[1])
+    return Extent(lowest=merged[0], highest=merged[1]), has_nonfinite
 
 
-def _values(session: Session, facts: TableFacts, column: str) -> tuple[str, ...] | None:
+def _values(session: Session, facts: TableFacts, column: Column) -> tuple[str, ...] | None:
     values: set[str] = set()
     for first, last in _looks(facts):
+        # What is equal can have several texts (1.0 and 1.00); the least of them stands for all, on every reading.
         rows = session.execute(
             sql.SQL(
-                "SELECT DISTINCT {c}::text FROM {t} WHERE {c} IS NOT NULL AND ctid >= {f}::tid AND ctid < {l}::tid"
-                " LIMIT {n}"
-            ).format(c=ident(column), t=qualified(facts.table.qname), f=first, l=last, n=MOST_VALUES + 1)
-        )
-        values.update(str(row[0]) for row in rows)
+                'SELECT pg_catalog.min({c}::text COLLATE pg_catalog."C") FROM {t}'
+                " WHERE {c} IS NOT NULL AND ctid >= {f}::tid AND ctid < {l}::tid GROUP BY {c} LIMIT {n}"
+            ).format(c=ident(column.name), t=qualified(facts.table.qname), f=first, l=last, n=MOST_VALUES + 1)
+        ).fetchall()
+        values = _distinct(session, column, values | {str(row[0]) for row in rows})
         if len(values) > MOST_VALUES:
             return None
     return tuple(sorted(values))
+
+
+def _distinct(session: Session, column: Column, values: set[str]) -> set[str]:
+    """Return the values that differ as the column's type and collation tell them apart."""
+    collate = sql.SQL(" COLLATE {}").format(trusted(column.collation)) if column.collation else sql.SQL("")
+    rows = session.execute(
+        sql.SQL(
+            'SELECT pg_catalog.min(v COLLATE pg_catalog."C") FROM pg_catalog.unnest({v}::text[]) v'
+            " GROUP BY v::{t}{collate}"
+        ).format(v=sql.Literal(sorted(values)), t=trusted(column.type), collate=collate)
+    ).fetchall()
+    return {str(row[0]) for row in rows}
 
 
 def _has_null(session: Session, facts: TableFacts, columns: list[str]) -> bool:
