@@ -32,8 +32,7 @@ def test_owner_can_create_and_is_no_superuser(database):
         connection.execute("CREATE TABLE t (id int PRIMARY KEY)")
         connection.execute("CREATE SCHEMA s")
         row = connection.execute(
-            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles"
-            " WHERE rolname = current_user"
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles WHERE rolname = current_user"
         ).fetchone()
         owner = connection.execute("SELECT tableowner FROM pg_tables WHERE tablename = 't'").fetchone()
     assert row == (False, False, False, False)

@@ -34,9 +34,7 @@ def test_text_is_taken_as_it_stands_without_semicolon():
     assert b"-- until: 17 is a comment" in queries.get("read_checkpointer", 160014)
 
 
-@pytest.mark.parametrize(
-    ("version", "relation"), [(169999, b"pg_stat_bgwriter"), (170000, b"pg_stat_checkpointer")]
-)
+@pytest.mark.parametrize(("version", "relation"), [(169999, b"pg_stat_bgwriter"), (170000, b"pg_stat_checkpointer")])
 def test_until_is_exclusive_and_since_inclusive(version, relation):
     assert relation in parse(GATED, origin="f").get("read_checkpointer", version)
 

@@ -53,9 +53,7 @@ class Bouncer:
     def dsn(self) -> str:
         """The same database and user, by way of PgBouncer."""
         target = self._target
-        return make_conninfo(
-            "", host="127.0.0.1", port=self.port, dbname=target["dbname"], user=target["user"]
-        )
+        return make_conninfo("", host="127.0.0.1", port=self.port, dbname=target["dbname"], user=target["user"])
 
     @property
     def admin_dsn(self) -> str:

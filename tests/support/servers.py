@@ -162,9 +162,7 @@ class Database:
         if not self.server.running:
             return
         with _admin(self.server) as admin:
-            leftovers = admin.execute(
-                "SELECT gid FROM pg_prepared_xacts WHERE database = %s", [self.name]
-            ).fetchall()
+            leftovers = admin.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [self.name]).fetchall()
             if leftovers:
                 with psycopg.connect(self.superuser_dsn, autocommit=True) as inside:
                     for (gid,) in leftovers:
@@ -175,9 +173,7 @@ class Database:
                 "WHERE database = %s AND active",
                 [self.name],
             )
-            admin.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name))
-            )
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name)))
             for role in (*self._roles, self.owner):
                 admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 

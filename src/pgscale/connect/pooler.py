@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from pgscale.connect.dsn import resolve_dsn
+from pgscale.connect.dsn import redact, resolve_dsn
 from pgscale.connect.session import Session
 from pgscale.errors import ConnectError, RefusedError
 
@@ -45,4 +45,4 @@ def refuse_transaction_pooling(dsn: str | None) -> None:
                             hint="Connect to PostgreSQL itself, or to a pool with pool_mode = session.",
                         )
     except psycopg.OperationalError as error:
-        raise ConnectError(f"Cannot connect twice: {' '.join(str(error).split())}.") from None
+        raise ConnectError(f"Cannot connect twice: {redact(' '.join(str(error).split()), conninfo)}.") from None

@@ -120,13 +120,14 @@ class Applier:
                 self.session.execute(ddl.statement_timeout(APPLIER.statement_timeout_ms / 1000))
 
     def _drain(self, first: int, last: int, *, evict: bool) -> int:
-        taken = execute(self.session, self.take, tid(first), f"({last},65535)" if last == LAST_PAGE else tid(last))
+        end = f"({last},65535)" if last == LAST_PAGE else tid(last)
+        taken = execute(self.session, self.take, tid(first), end, again=True)
         if not taken.rowcount:
             return 0
         if evict:
             execute(self.session, ddl.evict(self.pair))
-        execute(self.session, self.delete)
-        execute(self.session, self.bring)
+        execute(self.session, self.delete, again=True)
+        execute(self.session, self.bring, again=True)
         return taken.rowcount
 
     def _truncate_if_marked(self) -> bool:
@@ -177,7 +178,8 @@ class Applier:
 class InBackground:
     """Keeps an applier going in a thread while something else happens; raises its failure at the end."""
 
-    IDLE_S = 0.1
+    # Often enough to stay close, seldom enough that a batch is worth its round trips.
+    PERIOD_S = 0.5
 
     def __init__(self, applier: Applier) -> None:
         self.applier = applier
@@ -203,8 +205,8 @@ class InBackground:
     def _run(self) -> None:
         try:
             while not (self._end.is_set() or self.applier.work.stop.is_set()):
-                if self.applier.round() == 0:
-                    self._end.wait(self.IDLE_S)
+                self.applier.round()
+                self._end.wait(self.PERIOD_S)
         except BaseException as error:  # noqa: BLE001 because it is raised again by __exit__ or check
             self._failure = error
             self.applier.work.stop.set()

@@ -59,18 +59,20 @@ def _gaps(total: int, done: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class ChunkSize:
-    """Pages per chunk so that a chunk takes its target time; it at most doubles from one chunk to the next.
+    """Pages (or rows) per chunk so that a chunk takes its target time; it at most doubles from one to the next.
 
     Args:
         target_s: the time one chunk should take, seconds.
+        least: a smaller chunk would be mostly round trips: without it a busy server starves the run.
     """
 
-    FIRST, LEAST, MOST = 64, 1, 131_072
+    MOST = 131_072
 
-    def __init__(self, target_s: float) -> None:
+    def __init__(self, target_s: float, least: int) -> None:
         self.target_s = target_s
-        self.pages = self.FIRST
+        self.least = least
+        self.pages = least * 2
 
     def learn(self, pages: int, took_s: float) -> None:
         wanted = pages * self.target_s / max(took_s, 1e-4)
-        self.pages = int(min(max(wanted, self.pages / 4, self.LEAST), self.pages * 2, self.MOST))
+        self.pages = int(min(max(wanted, self.pages / 4, self.least), self.pages * 2, self.MOST))

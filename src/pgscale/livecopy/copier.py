@@ -35,7 +35,7 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
     rate = Rate()
 
     def body(number: int) -> None:
-        size = ChunkSize(work.throttle.chunk_s)
+        size = ChunkSize(work.throttle.chunk_s, least=8)
         with work.open(WORKER) as session:
             while not work.stop.is_set():
                 extent = queue.take(min(max(size.pages * 8, 64), max(size.pages, MOST_EXTENT_PAGES)))

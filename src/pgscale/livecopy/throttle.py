@@ -41,10 +41,10 @@ class PaceLimits:
 
 PACES: dict[Pace, PaceLimits] = {
     "gentle": PaceLimits(
-        chunk_s=0.002, first_duty=0.10, least_duty=0.03, most_duty=0.15, workers=1, listen_s=1.0, slower_by=1.3
+        chunk_s=0.002, first_duty=0.10, least_duty=0.08, most_duty=0.20, workers=1, listen_s=1.0, slower_by=1.3
     ),
     "normal": PaceLimits(
-        chunk_s=0.003, first_duty=0.25, least_duty=0.10, most_duty=0.60, workers=1, listen_s=1.0, slower_by=1.5
+        chunk_s=0.003, first_duty=0.20, least_duty=0.10, most_duty=0.50, workers=1, listen_s=1.0, slower_by=1.5
     ),
     "fast": PaceLimits(
         chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, listen_s=0.0, slower_by=1e9

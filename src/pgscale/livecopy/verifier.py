@@ -23,6 +23,8 @@ from pgscale.livecopy.chunks import ChunkSize, PageQueue
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
 
+LEAST_PAGES, LEAST_ROWS = 8, 1000
+
 Answer: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 
@@ -67,7 +69,7 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
         with work.open(WORKER) as session:
             _look_up_by_key(session)
             for one, queue in zip(passes, queues, strict=True):
-                size = ChunkSize(work.throttle.chunk_s)
+                size = ChunkSize(work.throttle.chunk_s, least=LEAST_PAGES)
                 while not work.stop.is_set():
                     work.throttle.wait(work.stop)
                     chunk = queue.take(size.pages)
@@ -127,7 +129,7 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
         walk = _KeyWalk(pair, boundary)
 
         def body(number: int) -> None:
-            size = ChunkSize(work.throttle.chunk_s)
+            size = ChunkSize(work.throttle.chunk_s, least=LEAST_ROWS)
             with work.open(WORKER) as session:
                 # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.
                 _avoid(session, "seqscan", "hashjoin", "bitmapscan", "sort")

@@ -461,7 +461,7 @@ def _own(dsn: str, role: str, found: _Found) -> Session:
         raise RefusedError(
             f"Another live process is working on {found.table}.",
             consequence="Nothing was changed.",
-            hint="`status` shows it.",
+            hint="`status` shows it; `pause`, `resume`, `cutover` and `abort` steer it.",
         )
     return session
 

@@ -12,7 +12,7 @@ from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy import ddl as live
 from pgscale.livecopy.model import Pair
 from pgscale.partition import bounds, ddl
-from pgscale.partition.checks import find_reasons, refuse_kind
+from pgscale.partition.checks import find_reasons, refuse_kind, refuse_nonfinite
 from pgscale.partition.keys import Keys, decide_keys
 from pgscale.partition.model import MOST_LEAVES, By, Estimate, Leaf, MirrorPlan, Options, Skew
 from pgscale.partition.reader import MOST_VALUES, KeyValues
@@ -99,6 +99,7 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
                 consequence="Nothing was changed.",
                 hint="Give such rows a value first, or partition by hash or list.",
             )
+        refuse_nonfinite(found, by, options)
         leaves = bounds.range_leaves(name, _plain_type(column.type), by.step, found.extent, namer)
     else:
         if found.values is None:
