@@ -82,7 +82,10 @@ class TwinWriters:
             counts = []
             for table in ("t_twin", "t"):
                 if kind == 0:
-                    text = f"INSERT INTO {table} VALUES ({new}, 1, 1, 'n') ON CONFLICT (id) DO UPDATE SET v = {table}.v + 1"
+                    text = (
+                        f"INSERT INTO {table} VALUES ({new}, 1, 1, 'n')"
+                        f" ON CONFLICT (id) DO UPDATE SET v = {table}.v + 1"
+                    )
                 elif kind == 1:
                     text = f"UPDATE {table} SET v = v + 1, note = 'u' WHERE id = {mine}"
                 elif kind == 2:

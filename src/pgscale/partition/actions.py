@@ -233,8 +233,14 @@ def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRes
     owner = _try_own(dsn, found)
     if owner is None:
         _expect(row, found, _BEFORE_CUTOVER | {"aborting"}, "aborted")
-        _ask(dsn, row, "abort", until=lambda r: r is None, give_up_after_s=120.0)
-        return _result(row, "aborted")
+        try:
+            _ask(dsn, row, "abort", until=lambda r: r is None, give_up_after_s=120.0)
+            return _result(row, "aborted")
+        except RunFailedError:
+            # The owner may have died of something else meanwhile; then its run is taken over.
+            owner = _try_own(dsn, found)
+            if owner is None:
+                raise
     with owner:
         row = _take_over(owner, row)
         _expect(row, found, _BEFORE_CUTOVER | {"aborting"}, "aborted")
