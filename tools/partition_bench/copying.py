@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from partition_bench.ground import connect, create_database, describe, fresh_copy, run_pgscale, timed
+from partition_bench.ground import AGED_SEGMENTS, connect, create_database, describe, fresh_copy, run_pgscale, timed
 from partition_bench.model import ChildRun, PartA, PartC, Round
 from pgscale.embedded import Server
 
@@ -56,6 +56,7 @@ INSERT INTO new SELECT * FROM moved
 def create_source(server: Server, name: str, rows: int) -> int:
     """Create a database with the table `events`, vacuumed, frozen and analyzed; returns its heap's bytes."""
     create_database(server, name)
+    server.age_wal(AGED_SEGMENTS)
     with connect(server, name) as connection:
         connection.execute(_CREATE)
         connection.execute(_FILL, (rows,))

@@ -22,7 +22,9 @@ from partition_bench.model import ChildRun, Ground
 from pgscale.embedded import Server, ServerBinaries, binaries_at, wheel_binaries
 
 DEBIAN_BIN = Path("/usr/lib/postgresql/15/bin")
-SETTINGS: Mapping[str, str] = MappingProxyType({"shared_buffers": "1GB", "max_wal_size": "8GB"})
+# WAL segments written and recycled first, so that neither side pays for a server that was just born.
+AGED_SEGMENTS = 192
+SETTINGS: Mapping[str, str] = MappingProxyType({"shared_buffers": "1GB", "max_wal_size": "8GB", "min_wal_size": "4GB"})
 
 _CHILD = Path(__file__).with_name("child.py")
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from partition_bench.ground import connect, create_database, describe, fresh_copy, run_pgscale
+from partition_bench.ground import AGED_SEGMENTS, connect, create_database, describe, fresh_copy, run_pgscale
 from partition_bench.model import Bucket, LoadRun, PartB, Window
 from pgscale.demo.latency import Sample, between, latency_of
 from pgscale.demo.load import Load, initialize
@@ -40,6 +40,7 @@ def measure_b(
         before_s: how long the load is measured without a run, right before each.
     """
     create_database(server, _SOURCE)
+    server.age_wal(AGED_SEGMENTS)
     initialize(server.binaries.bin_dir / "pgbench", server.dsn(_SOURCE), scale=scale)
     max_tps = _max_tps(server, trial_s)
     rate = max_tps / 3

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-from rich.console import Console
 
 from pgscale import __version__
 from pgscale.cli.partition import partition
@@ -39,13 +38,10 @@ def demo(*, keep: bool, as_json: bool) -> None:
     Example: pgscale demo
     """
     from pgscale.demo.run import run_demo  # noqa: PLC0415 because only this command needs the demo extra
-    from pgscale.demo.screen import render_result  # noqa: PLC0415 because as above
 
-    result = run_demo(keep=keep)
+    result = run_demo(keep=keep, as_json=as_json)
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
-    else:
-        Console().print(render_result(result))
     sys.exit(0 if result.ok else 1)
 
 

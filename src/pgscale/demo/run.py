@@ -75,6 +75,11 @@ _GOALS = (
 )
 
 
+# The demo's server is minutes younger than any in production: give it WAL segments to use again.
+_SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB"}
+_AGED_SEGMENTS = 96
+
+
 def run_demo(
     *,
     keep: bool = False,
@@ -119,6 +124,7 @@ def run_demo(
                 screen.say(f"Starting PostgreSQL {_MAJOR} in {directory}")
                 with deferred():
                     server.start()
+                    server.age_wal(_AGED_SEGMENTS)
                 version = _create_database(server.dsn())
                 demo = _Demo(
                     dsn=server.dsn(dbname=_ROLE, user=_ROLE),
@@ -155,7 +161,7 @@ def _server(*, keep: bool) -> Generator[tuple[Server, Path]]:
     kept = False
     try:
         directory.chmod(0o755)  # root's server runs as another user
-        server = Server(binaries, directory / "server")
+        server = Server(binaries, directory / "server", settings=_SETTINGS)
         yield server, directory
         kept = keep
     finally:

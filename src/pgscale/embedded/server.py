@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgscale.embedded.account import Account, RunAs, plain_environment, reachable_install, server_account
@@ -216,6 +217,18 @@ class Server:
         done = self._run("pg_ctl", "stop", "-D", self.data_dir, "-m", mode, "-w", "-s", "-t", str(STOP_TIMEOUT_S))
         if done.returncode != 0 and self.running:
             raise ServerError(f"PostgreSQL {self.binaries.version} did not stop: {_last_lines(done.stderr)}")
+
+    def age_wal(self, segments: int) -> None:
+        """Write and recycle so many WAL segments, as a server has that has been running for a while.
+
+        A server in its first minutes fills every new segment with zeros and flushes it while commits wait (some
+        60 ms each); later ones are renamed. `min_wal_size` must have room for them.
+        """
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            for _ in range(segments):
+                connection.execute("SELECT pg_logical_emit_message(false, 'pgscale', ''), pg_switch_wal()")
+            connection.execute("CHECKPOINT")
+            connection.execute("CHECKPOINT")
 
     def restart(self, mode: StopMode = "fast") -> Self:
         """Stop and start, on the same port."""
