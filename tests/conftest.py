@@ -12,12 +12,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))  # for `tools`, which is not installed
 
-from tools.servers import in_ci  # noqa: E402
+from tools.servers import in_ci  # noqa: E402 because the path is set first
 
-from pgscale.embedded import Server  # noqa: E402
-from support import servers  # noqa: E402
-from support.bouncer import Bouncer, MissingBouncerError, PoolMode  # noqa: E402
-from support.servers import Database  # noqa: E402
+from pgscale.embedded import Server  # noqa: E402 because the path is set first
+from support import servers  # noqa: E402 because the path is set first
+from support.bouncer import Bouncer, MissingBouncerError, PoolMode  # noqa: E402 because the path is set first
+from support.servers import Database  # noqa: E402 because the path is set first
 
 ROOT = pytest.StashKey[Path]()
 
