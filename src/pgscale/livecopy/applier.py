@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import psycopg
+from psycopg import IsolationLevel
 
 from pgscale.connect.retry import TRANSIENT
 from pgscale.connect.session import APPLIER, Session
@@ -21,8 +22,11 @@ COLLISIONS = frozenset({"23505", "23P01"})
 LAST_PAGE = 4_294_967_295
 
 
-# A batch has a dozen round trips; below this they would be most of it.
-LEAST_BATCH_S = 0.005
+# Below this a batch would be mostly round trips and the start of its statements.
+LEAST_BATCH_S = 0.002
+# A round that takes longer than this is behind; when it does not shrink either, the application writes faster than
+# the pace lets us apply, and we would never arrive.
+BEHIND_S, SHRINKING = 1.0, 0.8
 
 
 class Applier:
@@ -41,8 +45,12 @@ class Applier:
         self.session.execute(ddl.batch_table(pair).encode())
         for method in ("seqscan", "hashjoin", "mergejoin"):
             self.session.execute(ddl.disable(method))
+        # One snapshot sees which keys changed and how their rows stand.
+        self.session.isolation_level = IsolationLevel.REPEATABLE_READ
         self._pages = self.FIRST_PAGES
         self._dirty_pages = 0
+        self._urgency = 1.0
+        self._last_keys = 0
         self.applied = 0
 
     def close(self) -> None:
@@ -57,7 +65,7 @@ class Applier:
 
         Locks: ACCESS SHARE on the source, ROW EXCLUSIVE on the target, for one batch at a time.
         """
-        total, keys, first = self.backlog_pages(), 0, 0
+        total, keys, first, began = self.backlog_pages(), 0, 0, time.monotonic()
         if self._clear_after_truncate():
             keys += 1
         while first < total and not self.work.stop.is_set():
@@ -79,9 +87,18 @@ class Applier:
                 self.applied += taken
                 progress(self.work, phase, self.applied, None, rate, unit="keys")
             if taken:
-                self.work.throttle.rest(took, self.work.stop)
+                self.work.throttle.rest(took / self._urgency, self.work.stop)
         self._keep_log_small(total)
+        self._judge_urgency(keys, time.monotonic() - began)
         return keys
+
+    def _judge_urgency(self, keys: int, took_s: float) -> None:
+        """Rest less when rounds are long and do not shrink: a run has to be faster than the application's writes."""
+        if took_s > BEHIND_S and keys > self._last_keys * SHRINKING:
+            self._urgency = min(self._urgency * 1.5, 1000.0)
+        elif took_s < BEHIND_S / 2:
+            self._urgency = max(self._urgency / 1.5, 1.0)
+        self._last_keys = keys
 
     def _batch(self, first: int, last: int) -> int:
         evict = False
@@ -96,15 +113,25 @@ class Applier:
             self.work.check()
 
     def _transaction(self, first: int, last: int, *, evict: bool) -> int:
-        with self.session.transaction():
-            self.session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        """Apply one batch in one snapshot, in three round trips."""
+        session = self.session
+        with session.pipeline() as pipeline, session.transaction():
             # The source before the target, as the verifier does; and before the snapshot is taken.
-            execute(self.session, ddl.lock_to_read(self.pair.source))
-            self._truncate_if_marked()
-            taken = self._drain(first, last, evict=evict)
-            if taken:
-                store.execute(self.session, "add_applied", run_id=self.work.run_id, rows=taken)
-            return taken
+            execute(session, ddl.lock_to_read(self.pair.source), again=True)
+            truncated = execute(session, ddl.take_truncated(self.pair), again=True)
+            end = f"({last},65535)" if last == LAST_PAGE else tid(last)
+            taken = execute(session, self.take, tid(first), end, again=True)
+            pipeline.sync()
+            if truncated.rowcount:
+                execute(session, ddl.truncate_target(self.pair))
+            if not taken.rowcount:
+                return 0
+            if evict:
+                execute(session, ddl.evict(self.pair))
+            execute(session, self.delete, again=True)
+            execute(session, self.bring, again=True)
+            store.execute(session, "add_applied", run_id=self.work.run_id, rows=taken.rowcount)
+            return taken.rowcount
 
     def drain_all(self, within_s: float) -> int:
         """Apply the whole log in one transaction, while somebody else keeps writers out; return the keys.
@@ -119,27 +146,13 @@ class Applier:
             if not self.session.closed:
                 self.session.execute(ddl.statement_timeout(APPLIER.statement_timeout_ms / 1000))
 
-    def _drain(self, first: int, last: int, *, evict: bool) -> int:
-        end = f"({last},65535)" if last == LAST_PAGE else tid(last)
-        taken = execute(self.session, self.take, tid(first), end, again=True)
-        if not taken.rowcount:
-            return 0
-        if evict:
-            execute(self.session, ddl.evict(self.pair))
-        execute(self.session, self.delete, again=True)
-        execute(self.session, self.bring, again=True)
-        return taken.rowcount
-
-    def _truncate_if_marked(self) -> bool:
-        if not execute(self.session, ddl.take_truncated(self.pair)).rowcount:
-            return False
-        execute(self.session, ddl.truncate_target(self.pair))
-        return True
-
     def _clear_after_truncate(self) -> bool:
         with self.session.transaction():
             execute(self.session, ddl.lock_to_read(self.pair.source))
-            return self._truncate_if_marked()
+            if not execute(self.session, ddl.take_truncated(self.pair)).rowcount:
+                return False
+            execute(self.session, ddl.truncate_target(self.pair))
+            return True
 
     def _keep_log_small(self, total: int) -> None:
         """Let the log's space be used again; give a long empty log's space back, in one short attempt."""

@@ -271,24 +271,26 @@ def evict(pair: Pair) -> str:
 def verify_source(pair: Pair) -> str:
     """Return the statement that compares the source rows of pages [first, last) with the target, byte for byte.
 
-    Rows that differ while a change of theirs waits in the log go to the recheck table; the others are
-    returned: they are mismatches.
+    As every statement that compares, it returns one row: whether a TRUNCATE waits to be applied (then nothing
+    was compared), how many source rows there were, and the keys of rows that differ though no change of theirs
+    waits in the log: the mismatches. Rows that differ and do wait go to the recheck table.
     """
     columns = names(pair.all_columns)
-    differing = sql.SQL(
-        "SELECT {} FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) _pgscale_source"
+    compared = sql.SQL(
+        "SELECT {}, true AS _pgscale_counts,"
+        " _pgscale_target.{} IS NULL OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
+        " FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) _pgscale_source"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
-        " WHERE _pgscale_target.{} IS NULL OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
         names(_identity(pair), "_pgscale_source"),
+        ident(pair.identity[0].name),
         columns,
         qualified(pair.source),
         columns,
         qualified(pair.target),
         equal((*pair.identity, *pair.placement), "_pgscale_target", "_pgscale_source"),
-        ident(pair.identity[0].name),
     )
-    return _judge(pair, differing)
+    return _judge(pair, compared)
 
 
 def can_walk_keys(pair: Pair) -> bool:
@@ -320,19 +322,29 @@ def _within(pair: Pair, prefix: str, *, low: bool, high: bool) -> sql.Composed:
     return sql.SQL(" AND ").join(conditions) if conditions else sql.Composed([sql.SQL("true")])
 
 
-def next_key(pair: Pair, *, low: bool) -> str:
-    """Return the statement that finds the key some rows further on.
+def next_keys(pair: Pair, *, low: bool) -> str:
+    """Return the statement that finds the key some rows further on, the one as many rows after that, and so on.
 
-    Parameters: the key's columns as text (without `low`: none, from the beginning), then the number of rows.
+    Parameters: the key's columns as text (without `low`: none, from the beginning), the number of rows from one to
+    the next, and how many keys are wanted.
     """
     # ORDER BY is qualified, because ORDER BY "id" would mean the text column of the result.
+    order, first = names(_identity(pair), "k"), len(pair.identity) * low + 1
     return text(
-        sql.SQL("SELECT {} FROM {} k WHERE {} ORDER BY {} OFFSET {}::int8 LIMIT 1").format(
+        sql.SQL(
+            "SELECT {} FROM (SELECT {}, pg_catalog.row_number() OVER (ORDER BY {}) AS _pgscale_n FROM {} k WHERE {}"
+            " ORDER BY {} LIMIT {rows}::int8 * {keys}::int8 + 1) k"
+            " WHERE k._pgscale_n > 1 AND (k._pgscale_n - 1) % {rows}::int8 = 0 ORDER BY {}"
+        ).format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("k", k.name)) for k in pair.identity),
+            order,
+            order,
             qualified(pair.source),
             _within(pair, "k", low=low, high=False),
-            names(_identity(pair), "k"),
-            trusted(f"${len(pair.identity) * low + 1}"),
+            order,
+            order,
+            rows=trusted(f"${first}"),
+            keys=trusted(f"${first + 1}"),
         )
     )
 
@@ -341,15 +353,16 @@ def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
     """Return the statement that compares both tables in a range of keys, byte for byte, in both directions.
 
     Parameters, as text: the first key's columns when there is a low limit, those of the key after the last when
-    there is a high one.
+    there is a high one. Result: as verify_source.
     """
     columns = names(pair.all_columns)
     within = _within(pair, "k", low=low, high=high)
-    differing = sql.SQL(
-        "SELECT {} FROM (SELECT {} FROM {} k WHERE {}) _pgscale_source"
+    compared = sql.SQL(
+        "SELECT {}, _pgscale_source.{key} IS NOT NULL AS _pgscale_counts,"
+        " _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
+        " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
+        " FROM (SELECT {} FROM {} k WHERE {}) _pgscale_source"
         " FULL JOIN (SELECT {} FROM {} k WHERE {}) _pgscale_target ON {}"
-        " WHERE _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
-        " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
         sql.SQL(", ").join(
             sql.SQL("COALESCE({}, {}) AS {}").format(
@@ -366,22 +379,16 @@ def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
         equal(pair.identity, "_pgscale_source", "_pgscale_target"),
         key=ident(pair.identity[0].name),
     )
-    return _judge(pair, differing)
-
-
-def count_keys(pair: Pair, *, low: bool, high: bool) -> str:
-    """Return the statement that counts the source rows of the same range, with the same parameters."""
-    return text(
-        sql.SQL("SELECT pg_catalog.count(*) FROM {} k WHERE {}").format(
-            qualified(pair.source), _within(pair, "k", low=low, high=high)
-        )
-    )
+    return _judge(pair, compared)
 
 
 def verify_target(pair: Pair, leaf: QName) -> str:
-    """Return the statement that looks up the rows of a leaf's pages in the source: nothing may be left over."""
-    differing = sql.SQL(
-        "SELECT {} FROM {} _pgscale_target"
+    """Return the statement that looks up the rows of a leaf's pages in the source: nothing may be left over.
+
+    It counts no rows: they were counted from the other side.
+    """
+    compared = sql.SQL(
+        "SELECT {}, false AS _pgscale_counts, true AS _pgscale_differs FROM {} _pgscale_target"
         " WHERE _pgscale_target.ctid >= $1::tid AND _pgscale_target.ctid < $2::tid"
         " AND NOT EXISTS (SELECT FROM {} _pgscale_source WHERE {})"
     ).format(
@@ -390,15 +397,15 @@ def verify_target(pair: Pair, leaf: QName) -> str:
         qualified(pair.source),
         equal((*pair.identity, *pair.placement), "_pgscale_source", "_pgscale_target"),
     )
-    return _judge(pair, differing)
+    return _judge(pair, compared)
 
 
 def recheck(pair: Pair) -> str:
     """Return the statement that compares the keys of the recheck table once more, and empties it."""
     columns = names(pair.all_columns)
     identity = names(_identity(pair))
-    differing = sql.SQL(
-        "SELECT DISTINCT {} FROM (SELECT DISTINCT {} FROM waiting) k"
+    compared = sql.SQL(
+        "SELECT DISTINCT {}, true AS _pgscale_counts, true AS _pgscale_differs FROM (SELECT DISTINCT {} FROM waiting) k"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_source ON {}"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
         " WHERE (_pgscale_source.{key} IS NULL) <> (_pgscale_target.{key} IS NULL)"
@@ -415,33 +422,29 @@ def recheck(pair: Pair) -> str:
         key=ident(pair.identity[0].name),
     )
     waiting = sql.SQL("waiting AS (DELETE FROM {} RETURNING {}), ").format(qualified(pair.recheck), identity)
-    return _judge(pair, differing, waiting)
+    return _judge(pair, compared, waiting)
 
 
-def _judge(pair: Pair, differing: sql.Composed, before: sql.Composable | None = None) -> str:
+def _judge(pair: Pair, compared: sql.Composed, before: sql.Composable | None = None) -> str:
     identity = names(_identity(pair))
     return text(
         sql.SQL(
-            "WITH {before}differing AS MATERIALIZED ({differing}),"
-            " judged AS MATERIALIZED (SELECT d.*, EXISTS (SELECT FROM {log} l WHERE {equal})"
-            " AS _pgscale_pending FROM differing d),"
+            "WITH {before}compared AS MATERIALIZED ({compared}),"
+            " judged AS MATERIALIZED (SELECT {identity}, EXISTS (SELECT FROM {log} l WHERE {equal})"
+            " AS _pgscale_pending FROM compared d WHERE _pgscale_differs),"
             " kept AS (INSERT INTO {recheck} SELECT {identity} FROM judged WHERE _pgscale_pending)"
-            " SELECT ROW({identity})::text FROM judged WHERE NOT _pgscale_pending LIMIT 1000"
+            " SELECT EXISTS (SELECT FROM {truncated}),"
+            " (SELECT pg_catalog.count(*) FROM compared WHERE _pgscale_counts),"
+            " ARRAY(SELECT ROW({identity})::text FROM judged WHERE NOT _pgscale_pending LIMIT 1000)"
         ).format(
             before=before or sql.SQL(""),
-            differing=differing,
+            compared=compared,
             log=qualified(pair.log),
+            truncated=qualified(pair.truncated),
             equal=equal(pair.identity, "l", "d"),
             recheck=qualified(pair.recheck),
             identity=identity,
         )
-    )
-
-
-def count_pages(table: QName) -> str:
-    """Return the statement that counts the rows of pages [first, last)."""
-    return text(
-        sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid").format(qualified(table))
     )
 
 
@@ -480,9 +483,13 @@ def truncate_log(pair: Pair) -> str:
     return text(sql.SQL("TRUNCATE {}").format(qualified(pair.log)))
 
 
-def lock_to_read(table: QName) -> str:
-    """Return the statement that keeps TRUNCATE away for one transaction; it freezes no snapshot."""
-    return text(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(qualified(table)))
+def lock_to_read(table: QName, *more: QName) -> str:
+    """Return the statement that keeps TRUNCATE away for one transaction; it freezes no snapshot.
+
+    Of further tables only the parent is locked, not every partition: those are ours, and we TRUNCATE the parent.
+    """
+    also = sql.SQL("").join(sql.SQL(", ONLY {}").format(qualified(t)) for t in more)
+    return text(sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(qualified(table), also))
 
 
 def is_truncated(pair: Pair) -> str:

@@ -1,7 +1,9 @@
 """The pace: how much of the time a worker works, steered by what the application feels.
 
 A worker works for one short chunk, then rests. Chunks are short because the application competes with them for
-processors and waits behind their WAL: what a statement of it can be delayed by is about one chunk. The share of
+processors and waits behind their WAL: what a statement of it can be delayed by is about one chunk, or the kernel's
+scheduling tick (1 to 10 ms), whichever is shorter. So the length of a chunk decides about the application's p99 and
+the duty about its median: halving the duty of 3 ms chunks changed the p99 of pgbench not at all, 1 ms chunks did. The share of
 time a worker works (the duty) rises by steps while nobody suffers and is cut at once when somebody does:
 additive increase, multiplicative decrease.
 """
@@ -41,10 +43,10 @@ class PaceLimits:
 
 PACES: dict[Pace, PaceLimits] = {
     "gentle": PaceLimits(
-        chunk_s=0.002, first_duty=0.10, least_duty=0.08, most_duty=0.20, workers=1, listen_s=1.0, slower_by=1.3
+        chunk_s=0.001, first_duty=0.08, least_duty=0.05, most_duty=0.12, workers=1, listen_s=1.0, slower_by=1.2
     ),
     "normal": PaceLimits(
-        chunk_s=0.003, first_duty=0.20, least_duty=0.10, most_duty=0.50, workers=1, listen_s=1.0, slower_by=1.5
+        chunk_s=0.001, first_duty=0.15, least_duty=0.10, most_duty=0.25, workers=1, listen_s=1.0, slower_by=1.3
     ),
     "fast": PaceLimits(
         chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, listen_s=0.0, slower_by=1e9

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
+from psycopg import IsolationLevel
 
 from pgscale.connect.session import WORKER, Session
 from pgscale.core.model import QName
@@ -23,7 +25,7 @@ from pgscale.livecopy.chunks import ChunkSize, PageQueue
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.work import Rate, Work, execute, in_parallel, progress, tid
 
-LEAST_PAGES, LEAST_ROWS = 8, 1000
+LEAST_PAGES, LEAST_ROWS = 8, 500
 
 Answer: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
@@ -66,7 +68,7 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
     counts, rate = [checked] + [0] * workers, Rate()
 
     def body(number: int) -> None:
-        with work.open(WORKER) as session:
+        with _open(work) as session:
             _look_up_by_key(session)
             for one, queue in zip(passes, queues, strict=True):
                 size = ChunkSize(work.throttle.chunk_s, least=LEAST_PAGES)
@@ -88,28 +90,50 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
 
 
 Key: TypeAlias = tuple[str, ...]
+# Whether a range has a limit.
+LIMITS = (False, True)
 
 
 class _KeyWalk:
-    """Hands out consecutive key ranges; together they cover everything, rows that are still to come too."""
+    """Hands out consecutive key ranges; together they cover everything, rows that are still to come too.
+
+    Several limits are looked up at once while ranges are small: a round trip each would cost more than comparing.
+    """
+
+    MOST_KEYS, ROWS_AHEAD = 16, 4_000
 
     def __init__(self, pair: Pair, session: Session) -> None:
-        self._pair, self._session = pair, session
+        self._session = session
+        self._statements = {low: ddl.next_keys(pair, low=low) for low in LIMITS}
         self._at: Key | None = None
+        self._known: deque[tuple[Key, int]] = deque()
+        self._last_known = False
         self._ended = False
         self._lock = threading.Lock()
 
-    def take(self, rows: int) -> tuple[Key | None, Key | None] | None:
-        """Return the limits of the next range of about `rows` rows (None: no limit), None when all is handed out."""
+    def take(self, rows: int) -> tuple[Key | None, Key | None, int] | None:
+        """Return the limits of the next range (None: no limit) and about how many rows it has: about `rows`.
+
+        None when all is handed out.
+        """
         with self._lock:
             if self._ended:
                 return None
+            if not self._known and not self._last_known:
+                self._look_ahead(max(1, rows))
             low = self._at
-            statement = ddl.next_key(self._pair, low=low is not None)
-            found = execute(self._session, statement, *(low or ()), max(1, rows), again=low is not None).fetchone()
-            self._at = None if found is None else tuple(str(v) for v in found)
-            self._ended = found is None
-            return low, self._at
+            if not self._known:
+                self._ended = True
+                return low, None, rows
+            self._at, found = self._known.popleft()
+            return low, self._at, found
+
+    def _look_ahead(self, rows: int) -> None:
+        wanted = min(max(self.ROWS_AHEAD // rows, 1), self.MOST_KEYS)
+        low, statement = self._at, self._statements[self._at is not None]
+        found = execute(self._session, statement, *(low or ()), rows, wanted, again=low is not None).fetchall()
+        self._known.extend((tuple(str(v) for v in key), rows) for key in found)
+        self._last_known = len(found) < wanted
 
 
 def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> int:
@@ -128,22 +152,26 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
         _avoid(boundary, "seqscan", "sort")
         walk = _KeyWalk(pair, boundary)
 
+        compare = {(low, high): ddl.verify_keys(pair, low=low, high=high) for low in LIMITS for high in LIMITS}
+
         def body(number: int) -> None:
             size = ChunkSize(work.throttle.chunk_s, least=LEAST_ROWS)
-            with work.open(WORKER) as session:
+            with _open(work) as session:
                 # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.
                 _avoid(session, "seqscan", "hashjoin", "bitmapscan", "sort")
                 while not work.stop.is_set():
                     work.throttle.wait(work.stop)
-                    limits = walk.take(size.pages)
-                    if limits is None:
+                    taken = walk.take(size.pages)
+                    if taken is None:
                         return
-                    started, asked = time.monotonic(), size.pages
+                    started = time.monotonic()
+                    low, high, asked = taken
+                    inner = low is not None and high is not None
+                    statement = compare[low is not None, high is not None]
                     with session.pipeline(), session.transaction():
-                        _begin(session, pair)
-                        truncated = execute(session, ddl.is_truncated(pair))
-                        found, counted = _compare_range(session, pair, *limits)
-                    counts[number] += _result(work, pair, truncated, found, counted)
+                        _lock(session, pair)
+                        found = execute(session, statement, *(low or ()), *(high or ()), again=inner)
+                    counts[number] += _result(work, pair, found)
                     size.learn(asked, time.monotonic() - started)
                     progress(work, "verify", sum(counts), max(rows_expected, sum(counts)), rate, workers=workers)
                     work.throttle.worked(started, work.stop)
@@ -152,37 +180,33 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
     return sum(counts)
 
 
-def _compare_range(session: Session, pair: Pair, low: Key | None, high: Key | None) -> tuple[Answer, Answer]:
-    has_low, has_high = low is not None, high is not None
-    params = (*(low or ()), *(high or ()))
-    found = execute(session, ddl.verify_keys(pair, low=has_low, high=has_high), *params, again=has_low and has_high)
-    counted = execute(session, ddl.count_keys(pair, low=has_low, high=has_high), *params, again=has_low and has_high)
-    return found, counted
-
-
 def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:
-    rows = 0
     with session.transaction():
         with session.pipeline():
-            _begin(session, pair)
-            truncated = execute(session, ddl.is_truncated(pair))
+            _lock(session, pair)
             found = execute(session, one.statement, tid(first), tid(last))
-            counted = execute(session, ddl.count_pages(one.table), tid(first), tid(last))
-        rows = _result(work, pair, truncated, found, counted)
-        if not one.counts_rows:
-            rows = 0
+        rows = _result(work, pair, found)
         store.execute(session, "insert_chunk", run_id=work.run_id, phase=one.phase, first=first, last=last, rows=rows)
     return rows
 
 
-def _result(work: Work, pair: Pair, truncated: Answer, found: Answer, counted: Answer) -> int:
+def _result(work: Work, pair: Pair, answer: Answer) -> int:
     """Return the rows counted; after a TRUNCATE that is still to be applied nothing was compared."""
-    marked = truncated.fetchone()
-    if marked and marked[0]:
+    row = answer.fetchone()
+    assert row is not None, "the statement has no FROM: it returns one row"
+    truncated, rows, differing = row
+    if truncated:
         return 0
-    _judge(work, pair, found.fetchall())
-    row = counted.fetchone()
-    return int(row[0]) if row else 0
+    _judge(work, pair, differing)
+    return int(rows)
+
+
+def _open(work: Work) -> Session:
+    """Open a session that compares: each transaction in one snapshot."""
+    session = work.open(WORKER)
+    session.isolation_level = IsolationLevel.REPEATABLE_READ
+    session.execute("SET work_mem = '32MB'")
+    return session
 
 
 def _avoid(session: Session, *methods: LiteralString) -> None:
@@ -195,18 +219,16 @@ def _look_up_by_key(session: Session) -> None:
     _avoid(session, "seqscan", "hashjoin", "mergejoin")
 
 
-def _begin(session: Session, pair: Pair) -> None:
+def _lock(session: Session, pair: Pair) -> None:
     """Keep TRUNCATE away from both tables, which does not respect snapshots: always the source first."""
-    session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    execute(session, ddl.lock_to_read(pair.source))
-    execute(session, ddl.lock_to_read(pair.target))
+    execute(session, ddl.lock_to_read(pair.source, pair.target), again=True)
 
 
-def _judge(work: Work, pair: Pair, keys: Sequence[tuple[object, ...]]) -> None:
+def _judge(work: Work, pair: Pair, keys: Sequence[str]) -> None:
     if not keys:
         return
     names = ", ".join(k.name for k in pair.identity)
-    shown = ", ".join(str(row[0]) for row in keys[:20])
+    shown = ", ".join(keys[:20])
     raise MismatchError(
         f"Verification of {work.table} found {len(keys)}{' or more' if len(keys) >= 1000 else ''} rows that differ"
         f" and wait for no change: ({names}) = {shown}{', …' if len(keys) > 20 else ''}.",
@@ -219,17 +241,17 @@ def recheck(work: Work, pair: Pair, session: Session) -> int:
     """Compare once more, in the session's transaction, the keys that were waiting; return how many still wait."""
     for setting in ddl.PROBE_BY_KEY:
         session.execute(setting)
-    _judge(work, pair, execute(session, ddl.recheck(pair)).fetchall())
+    _result(work, pair, execute(session, ddl.recheck(pair)))
     row = execute(session, ddl.count_recheck(pair)).fetchone()
     return int(row[0]) if row else 0
 
 
 def recheck_until_few(work: Work, pair: Pair, catch_up: Callable[[], None], most: int = 500) -> None:
     """Compare waiting keys again and again until few are left; those are compared under the cut-over's lock."""
-    with work.open(WORKER) as session:
+    with _open(work) as session:
         for _ in range(100):
             with session.transaction():
-                _begin(session, pair)
+                _lock(session, pair)
                 truncated = execute(session, ddl.is_truncated(pair)).fetchone()
                 left = most if truncated and truncated[0] else recheck(work, pair, session)
             if left < most:
