@@ -43,10 +43,10 @@ class PaceLimits:
 
 PACES: dict[Pace, PaceLimits] = {
     "gentle": PaceLimits(
-        chunk_s=0.001, first_duty=0.08, least_duty=0.05, most_duty=0.12, workers=1, listen_s=1.0, slower_by=1.2
+        chunk_s=0.001, first_duty=0.08, least_duty=0.05, most_duty=0.12, workers=1, listen_s=2.0, slower_by=1.2
     ),
     "normal": PaceLimits(
-        chunk_s=0.001, first_duty=0.15, least_duty=0.10, most_duty=0.25, workers=1, listen_s=1.0, slower_by=1.3
+        chunk_s=0.001, first_duty=0.15, least_duty=0.10, most_duty=0.25, workers=1, listen_s=2.0, slower_by=1.3
     ),
     "fast": PaceLimits(
         chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, listen_s=0.0, slower_by=1e9
@@ -78,7 +78,7 @@ class Throttle:
     """
 
     WINDOW = 12
-    GROW, SHRINK, SETTLE = 0.01, 0.7, 4
+    GROW, SHRINK, SETTLE = 0.02, 0.7, 3
 
     def __init__(self, pace: Pace, chunk_target_s: float) -> None:
         self.limits = PACES[pace]
