@@ -85,7 +85,7 @@ def measure_a(server: Server, *, rows: int, rounds: int, batches: bool, say: Cal
             say(f"round {number + 1}: {_line(method, done)}")
         measured.append(_round(done))
     return {
-        "ground": describe(server),
+        "ground": describe(server, aged_segments=AGED_SEGMENTS),
         "rows": rows,
         "heap_bytes": heap_bytes,
         "partitions": PARTITIONS,
@@ -96,7 +96,7 @@ def measure_a(server: Server, *, rows: int, rounds: int, batches: bool, say: Cal
 
 def measure_c(server: Server, *, sizes: tuple[int, ...], say: Callable[[str], None]) -> PartC:
     """Measure the peak memory of the pgscale process for tables of different sizes."""
-    part: PartC = {"ground": describe(server), "points": []}
+    part: PartC = {"ground": describe(server, aged_segments=AGED_SEGMENTS), "points": []}
     for rows in sizes:
         source = f"memory_{rows}"
         create_source(server, source, rows)

@@ -34,7 +34,7 @@ def binaries_of(major: int) -> ServerBinaries:
     return binaries_at(DEBIAN_BIN) if major == 15 else wheel_binaries(major)
 
 
-def describe(server: Server) -> Ground:
+def describe(server: Server, *, aged_segments: int = 0) -> Ground:
     """Say where and how is measured; the settings are the server's own answers."""
     names = (*SETTINGS, "fsync", "synchronous_commit", "max_parallel_maintenance_workers", "autovacuum")
     with connect(server) as connection:
@@ -48,6 +48,7 @@ def describe(server: Server) -> Ground:
         "processor": _processor(),
         "python": platform.python_version(),
         "settings": settings,
+        "aged_segments": aged_segments,
     }
 
 

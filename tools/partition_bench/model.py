@@ -15,6 +15,7 @@ class Ground(TypedDict):
     processor: str
     python: str
     settings: dict[str, str]
+    aged_segments: NotRequired[int]
 
 
 class Span(TypedDict):
@@ -85,12 +86,25 @@ class Bucket(TypedDict):
     max_ms: float
 
 
-class LoadRun(TypedDict):
+class Comparison(TypedDict):
+    """The load before and during a run, of every transaction and of those during which the machine did not stand still.
+
+    The shares are of the time in which a processor stood still; the quiet windows are left out where that could
+    not be watched.
+    """
+
+    before: Window
+    during: Window
+    before_quiet: NotRequired[Window]
+    during_quiet: NotRequired[Window]
+    before_stalled_share: NotRequired[float]
+    during_stalled_share: NotRequired[float]
+
+
+class LoadRun(Comparison):
     """One run under load."""
 
     pace: str
-    before: Window
-    during: Window
     processed: int
     failed: int
     error: str
@@ -110,6 +124,7 @@ class PartB(TypedDict):
     clients: int
     max_tps: float
     rate: float
+    controls: NotRequired[list[Comparison]]
     runs: list[LoadRun]
 
 

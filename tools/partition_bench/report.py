@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Literal
 
-from partition_bench.model import ChildRun, Ground, LoadRun, PartA, PartB, PartC, Results, Round
+from partition_bench.model import ChildRun, Comparison, Ground, LoadRun, PartA, PartB, PartC, Results, Round, Window
 
 COPY_AND_INDEX = ("copy", "scrub", "index")
 
@@ -99,8 +100,10 @@ def _part_b(part: PartB, chart: str) -> list[str]:
         "| pace | rounds | run, s | p50 before → during, ms | p95, ms | p99, ms | p99 ratio | blocked, ms | failed |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for pace in dict.fromkeys(run["pace"] for run in part["runs"]):
-        lines.append(_pace_row(pace, [run for run in part["runs"] if run["pace"] == pace]))
+    paces = {
+        pace: [r for r in part["runs"] if r["pace"] == pace] for pace in dict.fromkeys(r["pace"] for r in part["runs"])
+    }
+    lines += [_pace_row(pace, runs) for pace, runs in paces.items()]
     exact = sum(run["invariant"] and run["nothing_lost"] for run in part["runs"])
     lines += [
         "",
@@ -109,9 +112,41 @@ def _part_b(part: PartB, chart: str) -> list[str]:
         "p99 ratio at most 1.5 at the default pace, normal.",
         "",
     ]
+    lines += _part_b_quiet(part.get("controls", []), paces)
     if chart:
         lines += [f"![The load's latency through a run]({chart})", ""]
     return lines + _ground(part["ground"])
+
+
+def _part_b_quiet(controls: Sequence[Comparison], paces: Mapping[str, Sequence[Comparison]]) -> list[str]:
+    """The same without the moments in which the machine stood still, and what no run at all looks like."""
+    if not controls or not all("before_quiet" in run for run in controls):
+        return []
+    return [
+        "**The machine's own noise.** A shared machine is taken off its processors for moments at a time. A real-time "
+        "process on each processor notes them, and for how much of the time. Where that nears 1 %, the p99 of all "
+        "transactions says mostly how many such moments a window held: the row *no run* compares two windows of the "
+        "same load with nothing between them. The right half leaves out the transactions that met one.",
+        "",
+        "| pace | machine stalled, % of the time | p99 of all, ms | ratio | p95 without stalls, ms | ratio "
+        "| p99 without stalls, ms | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_quiet_row(name, runs) for name, runs in {"no run": controls, **paces}.items()),
+        "",
+    ]
+
+
+def _quiet_row(name: str, runs: Sequence[Comparison]) -> str:
+    stalled = [100 * run.get(key, 0.0) for run in runs for key in ("before_stalled_share", "during_stalled_share")]
+    cells = [name, _spread(stalled, 1), *_change([(r["before"], r["during"]) for r in runs], "p99_ms")]
+    quiet = [(r["before_quiet"], r["during_quiet"]) for r in runs if "before_quiet" in r and "during_quiet" in r]
+    return f"| {' | '.join([*cells, *_change(quiet, 'p95_ms'), *_change(quiet, 'p99_ms')])} |"
+
+
+def _change(pairs: Sequence[tuple[Window, Window]], key: Literal["p95_ms", "p99_ms"]) -> tuple[str, str]:
+    ratios = [during[key] / before[key] for before, during in pairs if before[key]]
+    before, during = [pair[0][key] for pair in pairs], [pair[1][key] for pair in pairs]
+    return f"{median(before):.1f} → {_spread(during, 1)}", _spread(ratios, 2)
 
 
 def _pace_row(pace: str, runs: Sequence[LoadRun]) -> str:
@@ -141,10 +176,16 @@ def _part_c(part: PartC) -> list[str]:
 
 def _ground(ground: Ground) -> list[str]:
     settings = ", ".join(f"`{name}` {value}" for name, value in ground["settings"].items())
+    aged = ""
+    if segments := ground.get("aged_segments"):
+        aged = (
+            f" {segments} WAL segments were written and recycled first: a server that was just born fills each new one "
+            "with zeros, which neither side should pay for."
+        )
     return [
         f"`{ground['command']}`, {ground['date']}: {ground['server']}, {ground['cores']} cores "
         f"({ground['processor']}) shared by the server, pgscale and the load, Python {ground['python']}. "
-        f"{settings}; everything else default.",
+        f"{settings}; everything else default.{aged}",
         "",
     ]
 
