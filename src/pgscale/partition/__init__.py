@@ -6,8 +6,10 @@
 'cut-over'
 """
 
-from pgscale.partition.actions import abort, cutover, finish, pause, plan, resume, run, status, undo
+from pgscale.partition.actions import abort, cutover, finish, pause, resume, run, status, undo
+from pgscale.partition.forecast import plan
 from pgscale.partition.model import MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition.workload import summarize
 
 __all__ = [
     "MirrorPlan",
@@ -22,5 +24,6 @@ __all__ = [
     "resume",
     "run",
     "status",
+    "summarize",
     "undo",
 ]

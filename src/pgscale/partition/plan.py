@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -11,16 +12,14 @@ from pgscale.core.model import QName, Step, quote_ident
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy import ddl as live
 from pgscale.livecopy.model import Pair
-from pgscale.partition import bounds, ddl
+from pgscale.partition import bounds, ddl, locks, matviews
 from pgscale.partition.checks import find_reasons, refuse_kind, refuse_nonfinite
+from pgscale.partition.estimate import estimate
 from pgscale.partition.keys import Keys, decide_keys
-from pgscale.partition.model import MOST_LEAVES, By, Estimate, Leaf, MirrorPlan, Options, Skew
-from pgscale.partition.reader import MOST_VALUES, KeyValues
-from pgscale.partition.swap import Swap
-
-# Rows of 400 bytes copied, indexed and verified by two workers took about 4 µs each on two cores; used until a
-# run has measured its own rate.
-BYTES_PER_SECOND = 60_000_000
+from pgscale.partition.model import MOST_LEAVES, By, Leaf, MirrorPlan, Options, Skew
+from pgscale.partition.reader import MOST_VALUES, KeyValues, NamedValues
+from pgscale.partition.skew import describe_unevenness
+from pgscale.partition.swap import Swap, self_reference_s
 
 # Below this correlation a range of keys touches a page for almost every row; a table as small as this is read
 # from memory anyway.
@@ -108,20 +107,34 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
                 consequence="Nothing was changed.",
                 hint="A list is for few values; partition by hash or range.",
             )
-        missed = sorted(set(found.values) - set(options.values)) if options.values else []
-        if missed:
-            shown = ", ".join(repr(v) for v in missed[:10])
-            raise RefusedError(
-                f"Rows hold {len(missed)} value{'s' if len(missed) > 1 else ''} of {quote_ident(column.name)}"
-                f" that --values does not name: {shown}{', …' if len(missed) > 10 else ''}.",
-                consequence="Nothing was changed.",
-                hint="Name them too, or leave --values out to give each its partition.",
-            )
-        values = tuple(dict.fromkeys(options.values or found.values))
+        _refuse_named(column.name, column.type, found.named)
+        assert found.named is not None or not options.values
+        values = found.named.values if found.named is not None else found.values
         leaves = bounds.list_leaves(name, values, namer, with_null=nullable)
     if options.default_partition or not leaves:
         leaves += (bounds.default_leaf(name, namer),)
     return leaves
+
+
+def _refuse_named(column: str, type_name: str, named: NamedValues | None) -> None:
+    """Refuse `--values` that name a value twice, or not every value that rows hold."""
+    if named is None:
+        return
+    if named.repeated:
+        texts = named.repeated[0]
+        alike = f"{', '.join(map(repr, texts))} are equal as {type_name}" if len(set(texts)) > 1 else repr(texts[0])
+        raise UsageError(
+            f"--values names one value of column {quote_ident(column)} more than once: {alike}.",
+            hint="Each value has one partition: name it once.",
+        )
+    if missed := named.missing:
+        shown = ", ".join(repr(v) for v in missed[:10])
+        raise RefusedError(
+            f"Rows hold {len(missed)} value{'s' if len(missed) > 1 else ''} of {quote_ident(column)}"
+            f" that --values does not name: {shown}{', …' if len(missed) > 10 else ''}.",
+            consequence="Nothing was changed.",
+            hint="Name them too, or leave --values out to give each its partition.",
+        )
 
 
 def _plain_type(type_name: str) -> str:
@@ -195,13 +208,14 @@ def make_plan(
         reverse=reverse,
         statements=statements,
         fingerprint=facts.fingerprint,
-        warnings=_warnings(facts, skew),
+        warnings=(*_warnings(facts, skew), *_self_reference(facts, options, len(leaves))),
         changes=_changes(facts, by, keys),
-        estimate=estimate(facts, options),
+        estimate=estimate(facts, options, len(leaves)),
         skew=skew,
         walks_keys=walks_keys(facts, forward, key_correlation),
+        matviews=swap.matviews.places,
     )
-    steps = _steps(plan, facts, by, keys, schemas)
+    steps = _steps(plan, facts, by, keys, schemas, swap.matviews.create())
     return MirrorPlan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps)
 
 
@@ -225,20 +239,6 @@ def _nullable(facts: TableFacts) -> frozenset[str]:
 
 def _primary_grows(facts: TableFacts, keys: Keys) -> bool:
     return any(i.is_primary and i.oid in keys.grown for i in facts.indexes)
-
-
-def estimate(facts: TableFacts, options: Options) -> Estimate:
-    """Estimate disk, WAL and time: the copy has the size of the table, and WAL is written for heap and indexes."""
-    table = facts.table
-    size = table.heap_bytes + table.toast_bytes + table.index_bytes
-    workers = options.workers or 2
-    return Estimate(
-        rows=max(0, round(table.reltuples)),
-        disk_bytes=size,
-        wal_bytes=round(size * 1.1),
-        duration_s=size / BYTES_PER_SECOND / max(1, min(workers, 4)) * 2,
-        basis=f"{BYTES_PER_SECOND // 1_000_000} MB/s of table and index per two workers, unthrottled, no other load",
-    )
 
 
 def _changes(facts: TableFacts, by: By, keys: Keys) -> tuple[str, ...]:
@@ -268,6 +268,11 @@ def _changes(facts: TableFacts, by: By, keys: Keys) -> tuple[str, ...]:
             changes.append(
                 f"Trigger {quote_ident(trigger.name)} reads TG_TABLE_NAME or TG_RELID, which will be the partition."
             )
+    for matview in facts.matviews:
+        changes.append(
+            f"Materialized view {matview.qname} is made again: it shows the rows of the moment before the cut-over,"
+            " as after a REFRESH, and has another oid."
+        )
     for publication in facts.publications:
         if publication.is_member and not publication.via_root:
             changes.append(
@@ -279,21 +284,69 @@ def _changes(facts: TableFacts, by: By, keys: Keys) -> tuple[str, ...]:
 
 def _warnings(facts: TableFacts, skew: Skew | None) -> tuple[str, ...]:
     warnings: list[str] = []
-    if skew is not None and skew.largest_over_mean > 1.5:
-        name, rows = max(skew.rows_per_leaf, key=lambda pair: pair[1])
-        warnings.append(
-            f"The key is uneven: {name} would hold about {rows:,} rows, {skew.largest_over_mean:.1f} times the mean."
-        )
+    uneven = describe_unevenness(skew)
+    if uneven is not None:
+        warnings.append(uneven)
     if not facts.table.sees_all_sessions:
         warnings.append(
             "Other roles' transactions cannot be seen: one that took its snapshot before the cut-over can read"
             " the table as it was moments earlier (its writes get 40001). GRANT pg_read_all_stats lets the"
-            " cut-over wait for them."
+            " cut-over wait for them. Without it the replica lag of standbys cannot be seen either, and"
+            " --max-replica-lag is not checked."
         )
     return tuple(warnings)
 
 
-def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Schemas) -> tuple[Step, ...]:
+def _self_reference(facts: TableFacts, options: Options, leaves: int) -> Iterator[str]:
+    """Warn of a lock that grows with the square of the leaves (before PostgreSQL 18), where it can be felt."""
+    needed_s = self_reference_s(facts, leaves)
+    if needed_s < options.max_block_s / 10:
+        return
+    also = (
+        f" That is beyond --max-block {options.max_block_s * 1000:.0f} ms, so it would be given up."
+        if needed_s >= options.max_block_s
+        else ""
+    )
+    yield (
+        f"The table references itself: before PostgreSQL 18 its foreign key needs about {needed_s * 1000:.0f} ms of the"
+        f" cut-over's lock with {leaves} partitions, the square of their number, and writers wait about as long again"
+        f" when it is settled.{also} Make fewer partitions."
+    )
+
+
+def _matviews_step(statements: tuple[str, ...]) -> Step:
+    return Step(
+        id="matviews",
+        title="Make the materialized views again over the copy, without rows",
+        kind="sql",
+        sql=statements,
+        lock="none",
+        longest_wait="no one waits",
+        undo=(),
+        reason="A materialized view cannot be redirected: it is made again, with all that hangs on it.",
+    )
+
+
+def _refresh_steps(plan: MirrorPlan) -> tuple[Step, ...]:
+    if not plan.matviews:
+        return ()
+    return (
+        Step(
+            id="refresh",
+            title="Compute the new materialized views over the copy",
+            kind="refresh",
+            sql=tuple(matviews.refresh(place.staged, with_data=True) for place in plan.matviews),
+            lock="ACCESS SHARE",
+            longest_wait="no one waits",
+            undo=(),
+            reason="As late as can be without a lock, from one snapshot; those without rows stay so.",
+        ),
+    )
+
+
+def _steps(
+    plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Schemas, views: tuple[str, ...]
+) -> tuple[Step, ...]:
     pair, stage, table = plan.forward, plan.forward.target, plan.table
     namer = bounds.Namer(facts.taken_names | {leaf.name for leaf in plan.leaves})
     lock = f"{plan.options.lock_timeout_s * 1000:.0f} ms for the lock, then free"
@@ -417,6 +470,10 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 reason="A row that differs must be waiting in the log; anything else stops the run.",
             )
         )
+    if views:
+        # Before the rows are brought up: what cannot be made over the copy is known before the long part.
+        at = next(number for number, step in enumerate(steps) if step.id == "analyze")
+        steps.insert(at, _matviews_step(views))
     steps += [
         Step(
             id="reverse",
@@ -428,13 +485,14 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
             undo=(),
             reason="From the cut-over on, changed keys are logged for undo.",
         ),
+        *(_refresh_steps(plan)),
         Step(
             id="cutover",
             title="Drain the log to zero and exchange the tables",
             kind="cutover",
             sql=(plan.statements.lock_forward, *plan.statements.cutover),
-            lock="ACCESS EXCLUSIVE",
-            longest_wait=f"{plan.options.max_block_s * 1000:.0f} ms at most, then given up and tried again",
+            lock=locks.cutover_lock(facts),
+            longest_wait=locks.cutover_wait(facts, plan.options.max_block_s, plan.options.lock_timeout_s),
             undo=(plan.statements.lock_reverse, *plan.statements.undo),
             reason="One short transaction; when it would pass the limit it is rolled back.",
         ),
@@ -446,7 +504,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 title="Prove a foreign key",
                 kind="settle",
                 sql=settled,
-                lock="SHARE UPDATE EXCLUSIVE or SHARE ROW EXCLUSIVE",
+                lock=locks.settle_lock(facts, settled) or "SHARE UPDATE EXCLUSIVE or SHARE ROW EXCLUSIVE",
                 longest_wait=lock,
                 undo=(),
                 reason="Foreign keys were enforced from the cut-over on; this makes them validated again.",
