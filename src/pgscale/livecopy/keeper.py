@@ -14,6 +14,8 @@ from pgscale.ledger import store
 from pgscale.livecopy.work import Work
 
 BEAT_S = 0.5
+# How long a server process may take to notice that its client is gone.
+NOTICED_S = 1.0
 
 
 class Keeper:
@@ -74,9 +76,15 @@ class Keeper:
 
 
 def own(dsn: str, role: str, oid: int) -> Session | None:
-    """Open the session that owns the table's run; None while a live process has it."""
+    """Open the session that owns the table's run; None while a live process has it.
+
+    A process that ended a moment ago owns it until its server process has noticed, so it is asked for a while.
+    """
     session = open_session(dsn, CONTROL.as_role(role))
-    if store.try_own(session, oid):
-        return session
-    session.close()
-    return None
+    until = time.monotonic() + NOTICED_S
+    while not store.try_own(session, oid):
+        if time.monotonic() > until:
+            session.close()
+            return None
+        time.sleep(0.05)
+    return session
