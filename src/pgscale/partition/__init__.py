@@ -7,16 +7,23 @@
 """
 
 from pgscale.partition.actions import abort, cutover, finish, pause, plan, resume, run, status, undo
+from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
+from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import MirrorPlan, Options, RunResult, RunStatus
 
 __all__ = [
+    "Finding",
+    "Limits",
+    "MaintainResult",
     "MirrorPlan",
     "Options",
+    "PartitionSet",
     "RunResult",
     "RunStatus",
     "abort",
     "cutover",
     "finish",
+    "maintain",
     "pause",
     "plan",
     "resume",

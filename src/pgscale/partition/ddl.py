@@ -40,11 +40,11 @@ def table_statements(facts: TableFacts, by: By, keys: Keys, stage: QName) -> tup
     )
     return (
         text(create),
-        *_revokes(facts, stage),
+        *revokes(facts, stage),
         *(s for c in facts.columns for s in _column_settings(c, stage)),
         *_identities(facts, stage),
         *_parent_comments(facts, stage),
-        *_grants(facts, stage),
+        *grants(facts, stage),
         *_not_null_comments(facts, stage),
     )
 
@@ -91,10 +91,11 @@ def column_statistics(column: Column, table: QName) -> Iterator[str]:
             only=True,
         )
     if column.options:
-        yield alter(table, sql.SQL("ALTER COLUMN {} SET ({})").format(name, _options(column.options)), only=True)
+        yield alter(table, sql.SQL("ALTER COLUMN {} SET ({})").format(name, parameters(column.options)), only=True)
 
 
-def _options(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
+def parameters(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
+    """Return `key = value` of each storage parameter."""
     parts: list[sql.Composable] = []
     for option in reloptions:
         key, _, value = option.partition("=")
@@ -103,10 +104,10 @@ def _options(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
 
 
 def with_options(reloptions: Sequence[str] | None) -> sql.Composable:
-    return sql.SQL(" WITH ({})").format(_options(reloptions)) if reloptions else sql.SQL("")
+    return sql.SQL(" WITH ({})").format(parameters(reloptions)) if reloptions else sql.SQL("")
 
 
-def _revokes(facts: TableFacts, table: QName) -> Iterator[str]:
+def revokes(facts: TableFacts, table: QName) -> Iterator[str]:
     """Take away what ALTER DEFAULT PRIVILEGES gave: the copy has exactly the grants of the table."""
     for default in facts.default_grantees:
         if default.kind == "r":
@@ -134,7 +135,8 @@ def grant_statement(grant: Grant, on: sql.Composable) -> str:
     )
 
 
-def _grants(facts: TableFacts, table: QName) -> Iterator[str]:
+def grants(facts: TableFacts, table: QName) -> Iterator[str]:
+    """Return what gives the table exactly the rights that the facts' table has."""
     on = sql.SQL("TABLE {}").format(qualified(table))
     owner = facts.table.owner
     if facts.table.has_acl:
@@ -219,9 +221,9 @@ def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, .
     name = QName(schema=table.schema, name=leaf.name)
     options: list[sql.Composable] = []
     if table.reloptions:
-        options.append(_options(table.reloptions))
+        options.append(parameters(table.reloptions))
     if table.toast_reloptions:
-        options.append(_options(table.toast_reloptions, "toast."))
+        options.append(parameters(table.toast_reloptions, "toast."))
     create = sql.SQL("CREATE TABLE {} PARTITION OF {} {}{}{}{}").format(
         qualified(name),
         qualified(stage),
@@ -232,7 +234,7 @@ def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, .
     )
     return (
         text(create),
-        *_revokes(facts, name),
+        *revokes(facts, name),
         *(s for c in facts.columns for s in column_statistics(c, name)),
     )
 
