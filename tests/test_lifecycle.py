@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -145,7 +146,7 @@ def _live(type_name: str, wanted: PartitionSet, moments: list[datetime | int]) -
             if not is_time
             else sorted(there.values())
         )
-        assert all(one[1] == other[0] for one, other in zip(bounds, bounds[1:], strict=False)), (moment, bounds)
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(bounds)), (moment, bounds)
         # Whatever happens, this moment's row has a home, and so has one in each period ahead.
         at = str(moment) if not is_time else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         if is_time:
@@ -170,7 +171,7 @@ def test_a_decade_of_months() -> None:
     ]
     assert last["events_p2024_02"] == ("2024-02-01", "2024-03-01")
     # On the last day of February 2016 (a leap year) January 2015 is not yet twelve months old at its end.
-    day = {d: h for d, h in zip(_days(datetime(2015, 1, 31, 12, tzinfo=UTC), 3_653), history, strict=True)}
+    day = dict(zip(_days(datetime(2015, 1, 31, 12, tzinfo=UTC), 3_653), history, strict=True))
     assert "events_p2015_01" in day[datetime(2016, 1, 31, 12, tzinfo=UTC)]
     assert "events_p2015_01" not in day[datetime(2016, 2, 1, 12, tzinfo=UTC)]
     assert "events_p2015_02" in day[datetime(2016, 2, 29, 12, tzinfo=UTC)]
@@ -320,7 +321,10 @@ def test_a_number_key_follows_its_largest_value(database: Database) -> None:
     for step in range(6):
         result = _maintain(database, wanted, now)
         assert not result.findings, result.findings
-        conn.execute("INSERT INTO events SELECT g, 'x' FROM generate_series(%s, %s) g", (step * 900, step * 900 + 899))
+        conn.execute(
+            "INSERT INTO events SELECT g, 'x' FROM generate_series(%s::bigint, %s::bigint) g",
+            (step * 900, step * 900 + 899),
+        )
     assert "FOR VALUES FROM ('5000') TO ('6000')" in _bounds(conn).values()
     assert "FOR VALUES FROM ('0') TO ('1000')" not in _bounds(conn).values()
     assert conn.execute("SELECT count(*) FROM events_p0").fetchone() == (1000,)  # detached, and kept
@@ -397,7 +401,7 @@ def test_rows_in_default_move_to_their_partition(database: Database) -> None:
     conn.execute("CREATE TABLE fired (n int)")
     conn.execute(
         "CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$BEGIN INSERT INTO fired VALUES (1); RETURN NULL; END$$"
+        " $$BEGIN INSERT INTO public.fired VALUES (1); RETURN NULL; END$$"
     )
     conn.execute("CREATE TRIGGER t AFTER INSERT OR DELETE ON events FOR EACH ROW EXECUTE FUNCTION fire()")
     conn.execute("CREATE TRIGGER off AFTER DELETE ON d FOR EACH ROW EXECUTE FUNCTION fire()")
@@ -526,7 +530,7 @@ def test_an_archive_holds_the_rows(database: Database, tmp_path: Path, form: str
             copy.write(gzip.decompress(file.read_bytes()))
         rows = conn.execute("SELECT at::text, id, v FROM back ORDER BY id").fetchall()
     else:
-        from pyarrow import parquet
+        parquet = pytest.importorskip("pyarrow.parquet")
 
         rows = [(r["at"].isoformat(), r["id"], r["v"]) for r in parquet.read_table(file).to_pylist()]
     assert sorted(rows) == [("2024-01-01", g, f'a,"b"\n{g}') for g in (1, 2, 3)]
@@ -546,18 +550,27 @@ def test_an_archive_keeps_every_type(database: Database, tmp_path: Path, form: s
     )
     conn.execute("CREATE TABLE old PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')")
     conn.execute(
-        "INSERT INTO events VALUES ('2024-01-02', true, 1, 2, 3, 0.1, 'NaN', 1e100, 1.5, 'NaN', E'\\r\\n\"\\t', 'ab', '', '\\x00ff',"
-        " '2024-01-01 00:00:00.000001', '2024-01-01 12:00+05', 'infinity', gen_random_uuid(), '{\"a\": [1]}', '{1,NULL}',"
-        " '1 mon 2 days', 4, 'sad', '[1,5)'), ('2024-01-03')"
+        "INSERT INTO events VALUES ('2024-01-02', true, 1, 2, 3, 0.1, 'NaN', 1e100, 1.5, 'NaN',"
+        " E'\\r\\n\"\\t', 'ab', '', '\\x00ff',"
+        " '2024-01-01 00:00:00.000001', '2024-01-01 12:00+05', 'infinity',"
+        " gen_random_uuid(), '{\"a\": [1]}', '{1,NULL}',"
+        " '1 mon 2 days', 4, 'sad', '[1,5)'); INSERT INTO events (at) VALUES ('2024-01-03')"
     )
-    expected = conn.execute("SELECT t, y, n2, i8, f4 FROM events ORDER BY at").fetchall()
+    conn.execute("CREATE TABLE kept AS TABLE old")
+    expected = conn.execute("SELECT t, y, n2, i8, f4::float8 FROM events ORDER BY at").fetchall()
     result = _maintain(database, _retiring(tmp_path, form=form), NOW)
     assert _ids(result) == ["gap-in-the-past"], result.findings
     assert conn.execute("SELECT to_regclass('old')").fetchone() == (None,)
     about = json.loads(next((tmp_path / "old").glob("*.json")).read_text())
     stored = {c["name"]: c["stored_as"] for c in about["columns"]}
+    if form == "csv":
+        conn.execute("CREATE TABLE back (LIKE events)")
+        with conn.cursor() as cursor, cursor.copy("COPY back FROM STDIN (FORMAT csv, HEADER)") as copy:
+            copy.write(gzip.decompress((tmp_path / "old" / "public.old.csv.gz").read_bytes()))
+        assert _scalar(conn, "SELECT count(*) FROM back") == 2
+        assert _scalar(conn, "SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE back) t") == 0
     if form == "parquet":
-        from pyarrow import parquet
+        parquet = pytest.importorskip("pyarrow.parquet")
 
         assert (stored["n2"], stored["n3"], stored["tz"], stored["tz2"]) == (
             "decimal(10,2)",
@@ -853,7 +866,8 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     file.write_text(
         '[[partitions]]\ntable = "a"\nperiod = 1000\nretention = 5000\n'
         '[[partitions]]\ntable = "b"\nperiod = "6 hours"\ntime_zone = "Europe/Berlin"\nahead = 8\n'
-        'retention = "13 months"\non_retention = "archive"\narchive_dir = "/x"\narchive_format = "csv"\ndefault = false\n'
+        'retention = "13 months"\non_retention = "archive"\narchive_dir = "/x"\n'
+        'archive_format = "csv"\ndefault = false\n'
     )
     first, second = read_config(file).partitions
     assert (first.period, first.retention, first.default, first.ahead) == ("1000", "5000", None, 3)
@@ -884,3 +898,72 @@ def test_a_period_that_does_not_fit_the_column_is_a_usage_error(database: Databa
 def test_now_must_know_its_time_zone(database: Database) -> None:
     with pytest.raises(UsageError, match="time zone"):
         _maintain(database, PartitionSet(table="events", period="month"), datetime(2024, 1, 1))
+
+
+# -- schedules -------------------------------------------------------------------------------------------
+
+
+def _schedule(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pgscale", "partition", "schedule", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_schedules_are_ready() -> None:
+    done = _schedule("--every", "6h", "--config", "/etc/50% off/pgscale.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert list(made) == ["systemd", "cron", "kubernetes", "pg_cron"]
+    assert "OnUnitActiveSec=21600s" in made["systemd"]["/etc/systemd/system/pgscale-maintain.timer"]
+    assert '"/etc/50%% off/pgscale.toml"' in made["systemd"]["/etc/systemd/system/pgscale-maintain.service"]
+    assert made["cron"]["crontab"].startswith("0 */6 * * * ")
+    assert "'/etc/50\\% off/pgscale.toml'" in made["cron"]["crontab"]
+    assert 'schedule: "0 */6 * * *"' in made["kubernetes"]["pgscale-maintain.yaml"]
+    assert "cannot run this" in made["pg_cron"]["pg_cron"]
+
+
+@pytest.mark.parametrize(("every", "times"), [("15min", "*/15 * * * *"), ("1h", "0 * * * *"), ("1d", "0 0 * * *")])
+def test_cron_times(every: str, times: str) -> None:
+    assert _schedule("--every", every, "--kind", "cron").stdout.splitlines()[1].startswith(f"{times} ")
+
+
+def test_what_cron_cannot_say_systemd_can() -> None:
+    assert _schedule("--every", "7min", "--kind", "cron").returncode == 2
+    assert _schedule("--every", "5s").returncode == 2
+    assert _schedule("--every", "7min", "--kind", "systemd").returncode == 0
+
+
+def test_a_loop_goes_on_after_bad_news(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "pgscale.toml"
+    file.write_text('[[partitions]]\ntable = "events"\nperiod = "month"\n')
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "pgscale",
+            "partition",
+            "maintain",
+            "--config",
+            str(file),
+            "--loop",
+            "200ms",
+            "--json",
+            "--dsn",
+            database.dsn,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert json.loads(process.stdout.readline())["ok"] is False
+        conn = _make(database)
+        _wait(lambda: len(_bounds(conn)) == 4)
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()

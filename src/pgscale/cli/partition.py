@@ -14,6 +14,8 @@ import click
 from pgscale.cli.progress import watching
 from pgscale.commands import lifecycle
 from pgscale.commands import partition as commands
+from pgscale.commands import schedule as schedules
+from pgscale.commands.schedule import KINDS, Kind
 from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
 from pgscale.core.units import parse_duration_s
@@ -246,6 +248,19 @@ def maintain(
         once()
     else:
         _repeat(once, loop)
+
+
+@partition.command()
+@click.option("--every", type=DURATION, default="1h", show_default=True, help="How often to maintain.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these; all when not given.")
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+def schedule(every: float, kinds: tuple[Kind, ...], config: Path | None, as_json: bool) -> None:
+    """Print schedules for `maintain`, ready to install: systemd, cron, Kubernetes. Changes nothing.
+
+    Example: pgscale partition schedule --every 1h --kind systemd
+    """
+    _render(schedules.schedule(every, kinds, config), as_json)
 
 
 def _repeat(once: Callable[[], None], every_s: float) -> None:

@@ -264,6 +264,8 @@ _PLAIN = {
     "float8": "float64",
     "text": "string",
     "varchar": "string",
+    # Not by way of ::text, which takes its blanks.
+    "bpchar": "string",
     "bytea": "binary",
     "date": "date",
     "timestamp": "timestamp",

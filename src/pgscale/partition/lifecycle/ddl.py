@@ -148,8 +148,8 @@ def move_rows(parent: Parent, action: MoveFromDefault, columns: Sequence[str]) -
     )
 
 
-def disable_triggers(table: QName) -> str:
-    return alter(table, sql.SQL("DISABLE TRIGGER USER"), only=True)
+def disable_trigger(table: QName, name: str) -> str:
+    return alter(table, sql.SQL("DISABLE TRIGGER {}").format(ident(name)), only=True)
 
 
 def enable_trigger(table: QName, name: str, enabled: str) -> str:

@@ -66,8 +66,11 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c
   pg_catalog.pg_relation_size(%(oid)s::int8::pg_catalog.oid::pg_catalog.regclass) = 0;
 
 -- name: user_triggers
+-- Before 15 what a partition has of its parent's triggers counts as internal; foreign keys' own are left alone.
 SELECT t.tgname::text, t.tgenabled::text FROM pg_catalog.pg_trigger t
-WHERE t.tgrelid = %(oid)s::int8::pg_catalog.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY 1;
+WHERE t.tgrelid = %(oid)s::int8::pg_catalog.oid AND t.tgenabled <> 'D' AND (NOT t.tgisinternal OR t.tgparentid <> 0)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint con WHERE con.oid = t.tgconstraint AND con.contype <> 't')
+ORDER BY 1;
 
 -- name: stored_columns
 SELECT a.attname::text FROM pg_catalog.pg_attribute a

@@ -179,8 +179,7 @@ class Caretaker:
                 self._fail(action, _refused(str(self.facts.parent.qname), error), failed, done)
             except OSError as error:
                 self._fail(action, _no_file(str(self.facts.parent.qname), action, error), failed, done)
-        if any(isinstance(a, Drop | Forget) for a in self.plan.actions):
-            self._tidy()
+        self._tidy()
         return self._result(tuple(done))
 
     def _fail(self, action: Action, finding: Finding, failed: set[QName], done: list[Done]) -> None:
@@ -258,8 +257,8 @@ class Caretaker:
             )
         triggers = reader.query(self.session, "user_triggers", oid=default.oid).fetchall()
         columns = [row[0] for row in reader.query(self.session, "stored_columns", oid=default.oid)]
-        if triggers:
-            execute(self.session, ddl.disable_triggers(action.default))
+        for name, _ in triggers:
+            execute(self.session, ddl.disable_trigger(action.default, name))
         moved = execute(self.session, ddl.move_rows(self.facts.parent, action, columns)).rowcount
         for name, enabled in triggers:
             execute(self.session, ddl.enable_trigger(action.default, name, enabled))
@@ -419,8 +418,12 @@ class Caretaker:
             store.execute(self.session, "forget_retired", leaf_oid=action.oid)
 
     def _tidy(self) -> None:
+        """Leave no empty ledger behind, not even that of a call that was killed before its own tidying."""
+        if self.plan.findings and refuse(self.facts) is not None:
+            return
         try:
-            store.drop_if_empty(self.session)
+            if store.exists(self.session):
+                store.drop_if_empty(self.session)
         except psycopg.errors.LockNotAvailable:
             # Somebody reads the ledger; an empty one harms nobody.
             return
