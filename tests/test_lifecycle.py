@@ -890,9 +890,13 @@ def test_wrong_calls_exit_with_2(database: Database, tmp_path: Path) -> None:
 
 
 def test_a_period_that_does_not_fit_the_column_is_a_usage_error(database: Database) -> None:
-    _make(database)
+    conn = _make(database)
+    conn.execute("CREATE TABLE other (at date) PARTITION BY RANGE (at)")
+    sets = [PartitionSet(table="other", period="month"), PartitionSet(table="events", period="1000")]
     with pytest.raises(UsageError, match="period"):
-        _maintain(database, PartitionSet(table="events", period="1000"), NOW)
+        partition.maintain(database.dsn, sets, now=NOW)
+    # A wrong file is wrong as a whole: the sets before the wrong one are not touched either.
+    assert _bounds(conn, "other") == {}
 
 
 def test_now_must_know_its_time_zone(database: Database) -> None:

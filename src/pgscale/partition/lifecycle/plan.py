@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from itertools import islice, pairwise
+from itertools import islice
 
 from pgscale.core.model import QName
 from pgscale.core.units import format_bytes
 from pgscale.errors import UsageError
 from pgscale.partition.bounds import Namer
+from pgscale.partition.lifecycle.checks import finding, gaps, le, misaligned, open_ended, refuse, unmovable
 from pgscale.partition.lifecycle.model import (
     Action,
     Archive,
@@ -34,7 +35,6 @@ from pgscale.partition.lifecycle.model import (
     RemoveDefault,
     Retired,
     SetFacts,
-    Severity,
     Span,
 )
 from pgscale.partition.periods import NUMBER_TYPES, Grid, Period, Value, before
@@ -47,7 +47,6 @@ _INTEGER_LIMITS = {
 }
 # A drop destroys more than an archive, and an archive more than a detach: of two promises the milder one holds.
 _DESTROYS: dict[Promise, int] = {"detach": 0, "archive": 1, "drop": 2}
-MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,67 +58,6 @@ class Outline:
     missing: tuple[Missing, ...]
     due: tuple[Span, ...]
     findings: tuple[Finding, ...]
-
-
-def refuse(facts: SetFacts) -> Finding | None:
-    """Return why this table has no life to look after; None when it has."""
-    return next(_refusals(facts), None)
-
-
-def _refusals(facts: SetFacts) -> Iterator[Finding]:
-    parent = facts.parent
-    name = str(parent.qname)
-    if parent.kind != "p":
-        yield _finding(
-            facts,
-            "not-partitioned",
-            "error",
-            f"{name} is not a partitioned table, so there is nothing to look after.",
-            remedy="`pgscale partition run` makes it one; or take it out of pgscale.toml.",
-        )
-    if parent.key_count > 1:
-        yield _finding(
-            facts,
-            "multi-column-key",
-            "error",
-            f"{name} is partitioned by {parent.key_count} columns; periods need a key of one.",
-            evidence={"columns": parent.key_count},
-            remedy="Take it out of pgscale.toml and make its partitions yourself.",
-        )
-    if parent.strategy != "r":
-        method = {"l": "list", "h": "hash"}.get(parent.strategy or "", "another method")
-        yield _finding(
-            facts,
-            "not-by-range",
-            "error",
-            f"{name} is partitioned by {method}; periods need a range.",
-            remedy="Take it out of pgscale.toml.",
-        )
-    if parent.column is None:
-        yield _finding(
-            facts,
-            "expression-key",
-            "error",
-            f"{name} is partitioned by an expression; periods need a column.",
-            remedy="Take it out of pgscale.toml and make its partitions yourself.",
-        )
-    if not parent.is_owner:
-        yield _finding(
-            facts,
-            "not-owner",
-            "error",
-            f"{name} belongs to {parent.owner}, and this login is not a member of that role.",
-            remedy=f"Connect as {parent.owner}, or GRANT {parent.owner} TO this login.",
-        )
-    if facts.open_run:
-        yield _finding(
-            facts,
-            "run-not-finished",
-            "error",
-            f"A run of `pgscale partition` on {name} is not finished ({facts.open_run}); a partition made or retired"
-            " now would bar its way back.",
-            remedy="`pgscale partition finish` or `undo` first.",
-        )
 
 
 def outline(facts: SetFacts, wanted: PartitionSet, now: datetime) -> Outline:
@@ -145,15 +83,15 @@ def outline(facts: SetFacts, wanted: PartitionSet, now: datetime) -> Outline:
     if position is not None:
         missing = _missing(grid, facts, wanted, position, spans)
         if spans and spans[-1].high is None and len(spans) == 1 and spans[0].low is None:
-            findings.append(_open_ended(facts, spans[-1]))
+            findings.append(open_ended(facts, spans[-1]))
     due: tuple[Span, ...] = ()
     cut: Value | None = None
     if wanted.retention is not None:
         distance = before(age_of, wanted.retention) if age_of is not None else None
         cut = distance
-        due = tuple(s for s in spans if cut is not None and s.high is not None and _le(s.high, cut))
-    findings += _gaps(grid, facts, spans, position, cut)
-    findings += _misaligned(grid, facts, [s for s in spans if s not in due])
+        due = tuple(s for s in spans if cut is not None and s.high is not None and le(s.high, cut))
+    findings += gaps(grid, facts, spans, position, cut)
+    findings += misaligned(grid, facts, [s for s in spans if s not in due])
     return Outline(grid=grid, spans=spans, missing=missing, due=due, findings=tuple(findings))
 
 
@@ -225,7 +163,7 @@ def _positions(
     highest = facts.highest
     if highest.unknown:
         findings.append(
-            _finding(
+            finding(
                 facts,
                 "number-key-unknown",
                 "error",
@@ -247,7 +185,7 @@ def _positions(
     reach = None if top is None else top + Decimal(wanted.period) * (wanted.ahead + 1)
     if reach is not None and stray >= reach:
         findings.append(
-            _finding(
+            finding(
                 facts,
                 "default-outlier",
                 "warning",
@@ -270,14 +208,14 @@ def _missing(
     found: list[Missing] = []
     for period in islice(grid.periods(position), wanted.ahead + 1):
         for low, high in _uncovered(period, spans):
-            if most is not None and not _le(low, Decimal(most)):
+            if most is not None and not le(low, Decimal(most)):
                 return tuple(found)
             leaf = QName(schema=parent.schema, name=namer.name(parent.name, f"_p{period.label}"))
             found.append(
                 Missing(
                     leaf=leaf,
-                    low="MINVALUE" if least is not None and not _le(Decimal(least), low) else grid.show(low),
-                    high="MAXVALUE" if most is not None and not _le(high, Decimal(most)) else grid.show(high),
+                    low="MINVALUE" if least is not None and not le(Decimal(least), low) else grid.show(low),
+                    high="MAXVALUE" if most is not None and not le(high, Decimal(most)) else grid.show(high),
                 )
             )
     return tuple(found)
@@ -288,122 +226,18 @@ def _uncovered(period: Period, spans: Iterable[Span]) -> list[tuple[Value, Value
     parts: list[tuple[Value, Value]] = []
     at = period.low
     for span in spans:
-        if span.high is not None and _le(span.high, at):
+        if span.high is not None and le(span.high, at):
             continue
-        if span.low is not None and _le(period.high, span.low):
+        if span.low is not None and le(period.high, span.low):
             break
-        if span.low is not None and not _le(span.low, at):
+        if span.low is not None and not le(span.low, at):
             parts.append((at, span.low))
         if span.high is None:
             return parts
         at = span.high
-    if not _le(period.high, at):
+    if not le(period.high, at):
         parts.append((at, period.high))
     return parts
-
-
-def _le(one: Value, other: Value) -> bool:
-    """Compare two values of one key: they are of one type."""
-    if isinstance(one, datetime) and isinstance(other, datetime):
-        return one <= other
-    if isinstance(one, Decimal) and isinstance(other, Decimal):
-        return one <= other
-    raise TypeError(f"{one!r} and {other!r} are no values of one key")
-
-
-# -- findings --------------------------------------------------------------------------------------------
-
-
-def _finding(
-    facts: SetFacts,
-    name: str,
-    severity: Severity,
-    message: str,
-    *,
-    evidence: dict[str, bool | int | float | str | None] | None = None,
-    remedy: str = "",
-) -> Finding:
-    return Finding(
-        id=name,
-        severity=severity,
-        table=str(facts.parent.qname),
-        message=message,
-        evidence={**(evidence or {})},
-        remedy=remedy,
-    )
-
-
-def _open_ended(facts: SetFacts, span: Span) -> Finding:
-    return _finding(
-        facts,
-        "open-ended-partition",
-        "warning",
-        f"{span.child.qname} takes every value, so no partition can be made beside it.",
-        remedy="Detach it and attach it with a bound.",
-    )
-
-
-def _gaps(
-    grid: Grid, facts: SetFacts, spans: tuple[Span, ...], position: Value | None, cut: Value | None
-) -> list[Finding]:
-    """Name the ranges before the present period that no partition covers though earlier ones exist."""
-    if position is None or not spans:
-        return []
-    present = grid.period(position).low
-    holes: list[tuple[Value, Value]] = []
-    for one, other in pairwise(spans):
-        if one.high is not None and other.low is not None and not _le(other.low, one.high):
-            holes.append((one.high, other.low))
-    if spans[-1].high is not None:
-        holes.append((spans[-1].high, present))
-    found: list[Finding] = []
-    for low, high in holes:
-        end = high if _le(high, present) else present
-        if _le(end, low) or (cut is not None and _le(end, cut)):
-            continue
-        into = "its rows go to DEFAULT" if facts.default is not None else "rows for it are refused"
-        found.append(
-            _finding(
-                facts,
-                "gap-in-the-past",
-                "warning",
-                f"No partition covers [{grid.show(low)}, {grid.show(end)}): {into}.",
-                evidence={"low": grid.show(low), "high": grid.show(end)},
-                remedy=f"CREATE TABLE … (LIKE {facts.parent.qname}), then ALTER TABLE {facts.parent.qname} ATTACH"
-                f" PARTITION … FOR VALUES FROM ('{grid.show(low)}') TO ('{grid.show(end)}').",
-            )
-        )
-    return found
-
-
-def _misaligned(grid: Grid, facts: SetFacts, spans: list[Span]) -> list[Finding]:
-    """Name the partitions whose bounds are no edges of the grid."""
-    crooked = [s for s in spans if _is_crooked(grid, s)]
-    if not crooked:
-        return []
-    names = ", ".join(f"{s.child.qname} {s.child.bound.removeprefix('FOR VALUES ')}" for s in crooked[:MOST_NAMED])
-    more = f" and {len(crooked) - MOST_NAMED} more" if len(crooked) > MOST_NAMED else ""
-    return [
-        _finding(
-            facts,
-            "misaligned-partition",
-            "info",
-            f"Bounds that no {grid.step} of {grid.zone} begins or ends with: {names}{more}.",
-            evidence={"partitions": len(crooked), "first": str(crooked[0].child.qname)},
-            remedy="Nothing breaks: the uncovered part of a period gets its own partition. Check period and time_zone.",
-        )
-    ]
-
-
-def _is_crooked(grid: Grid, span: Span) -> bool:
-    for edge in (span.low, span.high):
-        if edge is None or edge in (datetime.min, datetime.max):
-            continue
-        if isinstance(edge, Decimal) and not edge.is_finite():
-            continue
-        if grid.period(edge).low != edge:
-            return True
-    return False
 
 
 # -- actions ---------------------------------------------------------------------------------------------
@@ -418,7 +252,7 @@ def _default(facts: SetFacts, wanted: PartitionSet, obstacles: Obstacles, findin
         if obstacles.default_is_empty:
             return [RemoveDefault(leaf=default.qname, oid=default.oid)]
         findings.append(
-            _finding(
+            finding(
                 facts,
                 "default-not-empty",
                 "warning",
@@ -441,7 +275,7 @@ def _creates(
         return
     if default is not None and default.bytes > limits.default_scan_bytes:
         findings.append(
-            _finding(
+            finding(
                 facts,
                 "default-too-big",
                 "error",
@@ -457,47 +291,11 @@ def _creates(
         if not rows or default is None:
             yield Create(leaf=missing.leaf, low=missing.low, high=missing.high)
             continue
-        problem = _unmovable(facts, missing, rows, default, obstacles, limits)
+        problem = unmovable(facts, missing, rows, default, obstacles, limits)
         if problem is not None:
             findings.append(problem)
             continue
         yield MoveFromDefault(leaf=missing.leaf, low=missing.low, high=missing.high, default=default.qname, rows=rows)
-
-
-def _unmovable(
-    facts: SetFacts, missing: Missing, rows: int, default: Child, obstacles: Obstacles, limits: Limits
-) -> Finding | None:
-    where = f"[{missing.low}, {missing.high})"
-    if obstacles.default_references:
-        return _finding(
-            facts,
-            "default-rows-referenced",
-            "error",
-            f"{default.qname} holds rows of {where}, and moving them would fire"
-            f" {', '.join(obstacles.default_references)}: ON DELETE acts on the rows that refer to them.",
-            evidence={"low": missing.low, "high": missing.high, "rows": rows},
-            remedy="Drop these foreign keys, maintain, and add them again.",
-        )
-    if obstacles.default_publications:
-        return _finding(
-            facts,
-            "default-rows-published",
-            "error",
-            f"{default.qname} holds rows of {where}, and publications {', '.join(obstacles.default_publications)} would"
-            " send their deletion but not their arrival in a table that is no partition yet.",
-            evidence={"low": missing.low, "high": missing.high, "rows": rows},
-            remedy="Take the table out of the publication, maintain, and add it again with a refresh.",
-        )
-    if rows > limits.move_rows:
-        return _finding(
-            facts,
-            "default-rows-too-many",
-            "error",
-            f"{default.qname} holds more than {limits.move_rows:,} rows of {where}: too many to move under a lock.",
-            evidence={"low": missing.low, "high": missing.high, "limit_rows": limits.move_rows},
-            remedy="Allow more with --max-move-rows when it is quiet.",
-        )
-    return None
 
 
 def _promise(wanted: PartitionSet, noted: Retired | None) -> Promise:
@@ -521,7 +319,7 @@ def _retire(
         references = obstacles.references.get(child.oid, ())
         if references:
             findings.append(
-                _finding(
+                finding(
                     facts,
                     "foreign-key-in-the-way",
                     "error",
@@ -535,7 +333,7 @@ def _retire(
         promise: Promise = wanted.on_retention
         if child.kind == "f" and promise != "detach":
             findings.append(
-                _finding(
+                finding(
                     facts,
                     "foreign-table",
                     "warning",
@@ -586,7 +384,7 @@ def _promised(facts: SetFacts, wanted: PartitionSet, seen: Outline, findings: li
             yield Forget(leaf=leaf, oid=oid, reason="it is a partition, and not due")
         elif noted.is_renamed:
             findings.append(
-                _finding(
+                finding(
                     facts,
                     "retired-renamed",
                     "warning",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import psycopg
 
@@ -20,6 +20,7 @@ from pgscale.errors import ConnectError, PermissionDeniedError, PgscaleError, Re
 from pgscale.ledger import store
 from pgscale.livecopy.work import execute
 from pgscale.partition.lifecycle import archive, ddl, reader
+from pgscale.partition.lifecycle.checks import refuse
 from pgscale.partition.lifecycle.model import (
     Action,
     Archive,
@@ -43,7 +44,7 @@ from pgscale.partition.lifecycle.model import (
     describe,
     kind_of,
 )
-from pgscale.partition.lifecycle.plan import check_period, outline, plan_set, refuse
+from pgscale.partition.lifecycle.plan import check_period, outline, plan_set
 from pgscale.partition.runner import kill_point
 
 # Everything of one table happens in one session: its advisory lock ends with the last statement under way,
@@ -51,10 +52,6 @@ from pgscale.partition.runner import kill_point
 CARE = Profile(purpose="maintain", statement_timeout_ms=60_000, lock_timeout_ms=1_000)
 
 FOREIGN_KEY_VIOLATION = "23503"
-CHECK_VIOLATION = "23514"
-UNDEFINED = frozenset({"42P01", "42704", "3F000"})
-
-T = TypeVar("T")
 
 
 def maintain(
@@ -87,11 +84,23 @@ def maintain(
     dsn = resolve_dsn(dsn)
     if not dry_run:
         refuse_transaction_pooling(dsn)
+    _check_periods(dsn, sets)
     bounds = limits or Limits()
     return MaintainResult(
         sets=tuple(_look_after(dsn, wanted, moment, bounds, watch, dry_run=dry_run) for wanted in sets),
         dry_run=dry_run,
     )
+
+
+def _check_periods(dsn: str, sets: Sequence[PartitionSet]) -> None:
+    """Refuse a wrong configuration as a whole, before the first table is touched."""
+    with open_session(dsn, READER) as session:
+        for wanted in sets:
+            with suppress(RefusedError):
+                oid, _ = catalog.find_table(session, wanted.table)
+                parent = reader.read_parent(session, oid)
+                if parent.strategy == "r" and parent.type_name is not None:
+                    check_period(wanted, parent.type_name)
 
 
 def _look_after(
@@ -138,7 +147,6 @@ class Caretaker:
         refused = refuse(self.facts)
         if refused is not None:
             return LifePlan(table=str(self.facts.parent.qname), findings=(refused,))
-        check_period(self.wanted, self.facts.parent.type_name or "")
         seen = outline(self.facts, self.wanted, now)
         obstacles = reader.read_obstacles(self.session, self.facts, seen, self.wanted, self.limits)
         return plan_set(self.facts, self.wanted, now, obstacles, self.limits)
