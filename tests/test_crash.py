@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -45,9 +46,11 @@ def _dump(dsn: str) -> str:
 def _finish_by_resume(dsn: str) -> None:
     done = pgscale(dsn, "resume", "t", "--json")
     if done.returncode == 4 and "has no run" in done.stderr:
-        done = pgscale(dsn, *RUN)
+        done = pgscale(dsn, *RUN, "--json")
     assert done.returncode == 0, done.stderr
     assert relkind(dsn) == "p"
+    # Whoever was killed before its comparison ended has it done by whoever goes on.
+    assert json.loads(done.stdout)["parity"]["rows_checked"] > 10_000
 
 
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])

@@ -196,7 +196,7 @@ def test_the_proof_sees_what_is_wrong(tpc_b: Database) -> None:
 
 def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
     reached = False
-    with pytest.raises(KeyboardInterrupt), signals.deferred():  # noqa: PT012  # the end must be reached
+    with pytest.raises(KeyboardInterrupt), signals.deferred():  # noqa: PT012 because the end must be reached
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
         reached = True
@@ -204,7 +204,7 @@ def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
 
 
 def test_an_interrupt_wins_over_what_it_made_fail() -> None:
-    with pytest.raises(KeyboardInterrupt), signals.deferred():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), signals.deferred():  # noqa: PT012 because two errors must meet
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("initdb was interrupted, too")
 

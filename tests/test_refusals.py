@@ -97,7 +97,7 @@ def test_no_setting_of_a_role_reaches_a_session(database: Database) -> None:
             ("xmloption", "document"),
             ("default_transaction_deferrable", "on"),
         ):
-            conn.execute(f"ALTER ROLE CURRENT_USER SET {name} = {value}")  # pyright: ignore[reportArgumentType, reportCallIssue]
+            conn.execute(f"ALTER ROLE CURRENT_USER SET {name} = {value}".encode())
     for profile in (READER, CONTROL):
         with open_session(make_conninfo(database.dsn, client_encoding="latin1"), profile) as session:
             found = {name: session.execute("SELECT current_setting(%s)", [name]).fetchone() for name in expected}

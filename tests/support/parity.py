@@ -190,7 +190,7 @@ class _Subject:
     child: TableName | None = None  # a table or index being attached
 
 
-def _subject(tokens: Sequence[str]) -> _Subject:  # noqa: PLR0911 - one return a statement kind
+def _subject(tokens: Sequence[str]) -> _Subject:  # noqa: PLR0911 because each statement kind returns
     words = [t if t.startswith(('"', "'")) else t.upper() for t in tokens]
     verb, rest = words[0], words[1:]
     if verb == "CREATE":

@@ -215,7 +215,7 @@ class Load:
                 client.connect(conn)
                 while not self._stop.is_set() and len(self.failures) < 20:
                     client.transaction()
-        except Exception as error:  # noqa: BLE001 - a thread must not die unheard
+        except Exception as error:  # noqa: BLE001 because a thread must not die unheard
             self._fail(Failure(number, client.kind, client.statement, f"{type(error).__name__}: {error}"))
 
     def may_truncate(self) -> bool:

@@ -31,7 +31,7 @@ class WaitingRun:
     def _run(self) -> None:
         try:
             self.result = partition.run(self.dsn, self.table, self._options, watch=self._seen)
-        except BaseException as error:  # noqa: BLE001 - handed to the test
+        except BaseException as error:  # noqa: BLE001 because it is handed to the test
             self.error = error
 
     def _seen(self, progress: Progress) -> None:

@@ -1,6 +1,6 @@
 """The zoo: shapes of tables, each of which converts with parity or is refused before anything changes."""
 
-# ruff: noqa: E501 - SQL reads best unbroken
+# ruff: noqa: E501 because SQL reads best unbroken
 
 from __future__ import annotations
 
@@ -1025,26 +1025,138 @@ _DEPENDENTS = (
     _shape(
         "materialized_view",
         """CREATE TABLE t (id int PRIMARY KEY, v int);
-        INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g;
-        CREATE MATERIALIZED VIEW m WITH (fillfactor = 80) AS SELECT v, count(*) AS n, min(id) AS least FROM t GROUP BY v;
+        CREATE MATERIALIZED VIEW m WITH (fillfactor = 80, toast.autovacuum_enabled = false) AS
+          SELECT v, count(*) AS n, min(id) AS least, 'x'::text AS word FROM t GROUP BY v;
         CREATE UNIQUE INDEX m_v ON m (v); CREATE INDEX m_n ON m (n DESC) WHERE n > 1; COMMENT ON INDEX m_v IS 'mv';
+        CREATE INDEX m_e ON m ((n + least)) WITH (fillfactor = 70); ALTER INDEX m_e ALTER COLUMN 1 SET STATISTICS 77;
         CREATE VIEW on_m AS SELECT * FROM m WHERE n > 2; ALTER MATERIALIZED VIEW m CLUSTER ON m_v;
-        ALTER MATERIALIZED VIEW m ALTER v SET STATISTICS 55; CREATE STATISTICS ms ON v, n FROM m;
-        GRANT SELECT ON m TO zoo_reader; COMMENT ON MATERIALIZED VIEW m IS 'm'; COMMENT ON COLUMN m.n IS 'n'""",
+        CREATE VIEW on_both AS SELECT t.id, m.n FROM t JOIN m USING (v);
+        ALTER MATERIALIZED VIEW m ALTER v SET STATISTICS 55; ALTER MATERIALIZED VIEW m ALTER word SET STORAGE EXTERNAL;
+        ALTER MATERIALIZED VIEW m ALTER v SET (n_distinct = 50); ALTER TABLE m ALTER word SET COMPRESSION pglz;
+        CREATE STATISTICS ms ON v, n FROM m; COMMENT ON STATISTICS ms IS 'ms'; ALTER STATISTICS ms SET STATISTICS 12;
+        GRANT SELECT ON m TO zoo_reader; GRANT SELECT (n, v) ON m TO zoo_writer; REVOKE DELETE ON m FROM CURRENT_USER;
+        GRANT SELECT ON m TO zoo_admin WITH GRANT OPTION; GRANT SELECT ON on_m TO zoo_reader;
+        COMMENT ON MATERIALIZED VIEW m IS 'm'; COMMENT ON COLUMN m.n IS 'n'""",
         before=_ROLES,
-        fill="INSERT INTO t SELECT g, 3 FROM generate_series(301, 310) g",  # m is stale, and must stay so
-        probes=("REFRESH MATERIALIZED VIEW CONCURRENTLY m; SELECT sum(n) FROM m",),
-        expect="either",
-        reason="(?i)materialized|\\bm\\b",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g; REFRESH MATERIALIZED VIEW m",
+        probes=(
+            "INSERT INTO t VALUES (900, 3); REFRESH MATERIALIZED VIEW CONCURRENTLY m; SELECT sum(n) FROM m",
+            "INSERT INTO t VALUES (900, 3); REFRESH MATERIALIZED VIEW m; SELECT sum(n) FROM on_both",
+        ),
+        core=True,
     ),
     _shape(
         "materialized_view_unpopulated",
         """CREATE TABLE t (id int PRIMARY KEY, v int);
-        CREATE MATERIALIZED VIEW m AS SELECT v FROM t WITH NO DATA""",
+        CREATE MATERIALIZED VIEW m AS SELECT v FROM t WITH NO DATA; CREATE INDEX ON m (v)""",
         fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g",
-        probes=("REFRESH MATERIALIZED VIEW m; SELECT sum(v) FROM m",),
-        expect="either",
-        reason="(?i)materialized|\\bm\\b",
+        probes=("SELECT * FROM m", "REFRESH MATERIALIZED VIEW m; SELECT sum(v) FROM m"),
+        core=True,
+    ),
+    _shape(
+        "materialized_views_on_each_other",
+        """CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE names (v int PRIMARY KEY, name text);
+        CREATE VIEW plain AS SELECT v, id FROM t;
+        CREATE MATERIALIZED VIEW z_first AS SELECT v, count(*) AS n FROM t GROUP BY v;
+        CREATE MATERIALIZED VIEW a_second (v, n, name) AS
+          SELECT f.v, f.n, x.name FROM z_first f JOIN names x USING (v) WITH DATA;
+        CREATE MATERIALIZED VIEW m_third AS SELECT s.name, t.id FROM a_second s JOIN t ON t.v = s.v;
+        CREATE MATERIALIZED VIEW on_plain AS SELECT v, max(id) AS most FROM plain GROUP BY v;
+        CREATE MATERIALIZED VIEW on_plain_and_t AS SELECT p.v, t.id FROM plain p JOIN t USING (id);
+        CREATE VIEW on_second AS SELECT name FROM a_second; CREATE VIEW on_that AS SELECT DISTINCT name FROM on_second;
+        CREATE MATERIALIZED VIEW on_views AS SELECT * FROM on_that;
+        CREATE UNIQUE INDEX ON a_second (v); CREATE UNIQUE INDEX ON on_plain (v);
+        ALTER TABLE z_first REPLICA IDENTITY FULL;
+        ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO zoo_writer""",
+        before=_ROLES,
+        fill="""INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g;
+        INSERT INTO names SELECT g, 'name ' || g FROM generate_series(0, 49) g;
+        REFRESH MATERIALIZED VIEW z_first; REFRESH MATERIALIZED VIEW a_second; REFRESH MATERIALIZED VIEW m_third;
+        REFRESH MATERIALIZED VIEW on_plain; REFRESH MATERIALIZED VIEW on_plain_and_t; REFRESH MATERIALIZED VIEW on_views""",
+        probes=(
+            """INSERT INTO t VALUES (900, 49); REFRESH MATERIALIZED VIEW z_first;
+            REFRESH MATERIALIZED VIEW CONCURRENTLY a_second; REFRESH MATERIALIZED VIEW m_third;
+            REFRESH MATERIALIZED VIEW CONCURRENTLY on_plain;
+            SELECT (SELECT sum(n) FROM a_second), (SELECT count(*) FROM m_third), (SELECT max(most) FROM on_plain)""",
+        ),
+        core=True,
+    ),
+    _shape(
+        "materialized_views_in_other_schemas",
+        """CREATE SCHEMA "Überblick"; CREATE SCHEMA "zwei.teile"; CREATE TABLE "Überblick"."Größe.t" (id int, "Größe" int);
+        CREATE TABLE t (id int PRIMARY KEY, "Größe" int, t text DEFAULT 'public.t');
+        CREATE MATERIALIZED VIEW "Überblick".t AS
+          SELECT t.id AS "Schlüssel ""x"" y", t."Größe", 'public.t'::text AS public, t.t || E'\\public.t' AS w FROM public.t;
+        CREATE MATERIALIZED VIEW "zwei.teile".t AS SELECT public.id, o."Größe" FROM t public
+          JOIN "Überblick"."Größe.t" o ON o.id = public.id UNION ALL SELECT "Schlüssel ""x"" y", 1 FROM "Überblick".t;
+        CREATE MATERIALIZED VIEW m AS SELECT count(*) AS n FROM "zwei.teile".t;
+        CREATE UNIQUE INDEX "Größe.idx" ON "Überblick".t ("Schlüssel ""x"" y"); CREATE INDEX "Größe.idx" ON "zwei.teile".t (id);
+        CREATE STATISTICS "Überblick".s ON "Größe", public FROM "Überblick".t;
+        CREATE STATISTICS "zwei.teile".s ON "Größe", id FROM "zwei.teile".t;
+        COMMENT ON COLUMN "Überblick".t."Schlüssel ""x"" y" IS 'ä'; COMMENT ON INDEX "Überblick"."Größe.idx" IS 'ö';
+        CREATE VIEW "zwei.teile".v AS SELECT * FROM "zwei.teile".t""",
+        fill="""INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g; INSERT INTO "Überblick"."Größe.t" SELECT 7, 1;
+        REFRESH MATERIALIZED VIEW "Überblick".t; REFRESH MATERIALIZED VIEW "zwei.teile".t; REFRESH MATERIALIZED VIEW m""",
+        probes=(
+            """INSERT INTO t VALUES (900, 1); REFRESH MATERIALIZED VIEW CONCURRENTLY "Überblick".t;
+            REFRESH MATERIALIZED VIEW "zwei.teile".t; REFRESH MATERIALIZED VIEW m; TABLE m""",
+        ),
+        core=True,
+    ),
+    _shape(
+        "materialized_view_of_a_role_of_ours",
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        before=_ROLES,
+        late="""DO $$ BEGIN CREATE ROLE zoo_group; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        DO $$ BEGIN EXECUTE format('GRANT zoo_group TO %I',
+          (SELECT relowner::regrole FROM pg_class WHERE relname = 't' AND relkind = 'r')); END $$;
+        CREATE MATERIALIZED VIEW m AS SELECT v, count(*) FROM t GROUP BY v WITH NO DATA; CREATE INDEX ON m (v);
+        CREATE STATISTICS s ON v, count FROM m; GRANT SELECT ON t TO zoo_group; GRANT CREATE ON SCHEMA public TO zoo_group;
+        ALTER MATERIALIZED VIEW m OWNER TO zoo_group; ALTER STATISTICS s OWNER TO zoo_group;
+        GRANT SELECT ON m TO zoo_reader""",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g; REFRESH MATERIALIZED VIEW m",
+        cleanup="DROP OWNED BY zoo_group\n        --\nDROP ROLE zoo_group",
+    ),
+    _shape(
+        "materialized_view_with_standard_functions",
+        """CREATE TABLE t (id int PRIMARY KEY, v int); CREATE MATERIALIZED VIEW m AS SELECT v FROM t;
+        CREATE FUNCTION f_m() RETURNS bigint LANGUAGE sql RETURN (SELECT sum(v) FROM m)""",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g; REFRESH MATERIALIZED VIEW m",
+        probes=("INSERT INTO t VALUES (900, 1); REFRESH MATERIALIZED VIEW m; SELECT f_m()",),
+    ),
+    _shape(
+        "materialized_view_of_another_owner",
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        before=_ROLES,
+        late="CREATE MATERIALIZED VIEW theirs AS SELECT v FROM t WITH NO DATA; ALTER MATERIALIZED VIEW theirs OWNER TO zoo_other",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g",
+        expect="refused",
+        reason=r"(?i)materialized view public\.theirs .* zoo_other",
+    ),
+    _shape(
+        "materialized_view_with_dependents_that_stay",
+        """CREATE TABLE t (id int PRIMARY KEY, v int); CREATE MATERIALIZED VIEW m AS SELECT v FROM t;
+        CREATE FUNCTION twice(m) RETURNS int LANGUAGE sql AS 'SELECT $1.v * 2'""",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g",
+        expect="refused",
+        reason=r"twice\(.*m.*row type of materialized view public\.m",
+    ),
+    _shape(
+        "materialized_view_on_a_materialized_view_of_another_owner",
+        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE MATERIALIZED VIEW m AS SELECT v FROM t",
+        before=_ROLES,
+        late="CREATE MATERIALIZED VIEW theirs AS SELECT v FROM m; ALTER MATERIALIZED VIEW theirs OWNER TO zoo_other",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g",
+        expect="refused",
+        reason=r"(?i)materialized view public\.theirs .* zoo_other",
+    ),
+    _shape(
+        "views_of_only_the_table",
+        """CREATE TABLE t (id int PRIMARY KEY, v int); CREATE MATERIALIZED VIEW m AS SELECT v FROM ONLY t;
+        CREATE VIEW plain AS SELECT v FROM ONLY t""",
+        fill="INSERT INTO t SELECT g, g % 50 FROM generate_series(1, 300) g",
+        expect="refused",
+        reason=r"public\.m reads FROM ONLY .*public\.plain reads FROM ONLY",
     ),
     _shape(
         "functions",

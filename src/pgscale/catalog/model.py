@@ -245,6 +245,42 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatviewState:
+    """What a run of the table's owner may do with a materialized view, and whether it holds rows."""
+
+    is_populated: bool
+    may_own: bool
+    may_create: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matview:
+    """A materialized view that reads the table, or another such materialized view, directly.
+
+    Args:
+        view: its name, query and columns; `needs_primary_key` is of the table's key.
+        relation: its row of pg_class, as for a table.
+        dependents: what reads it directly, materialized views included.
+    """
+
+    view: View
+    relation: Table
+    state: MatviewState
+    columns: tuple[Column, ...]
+    grants: tuple[Grant, ...]
+    indexes: tuple[Index, ...]
+    statistics: tuple[StatisticsObject, ...]
+    dependents: tuple[View, ...]
+    functions: tuple[Function, ...]
+    row_type_users: tuple[str, ...]
+    other_dependents: tuple[str, ...]
+
+    @property
+    def qname(self) -> QName:
+        return self.relation.qname
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedSequence:
     oid: int
     schema: str
@@ -264,7 +300,10 @@ class OwnedSequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
-    """Everything the catalog says about one table, read in one snapshot."""
+    """Everything the catalog says about one table, read in one snapshot.
+
+    `matviews` are in an order in which each comes after those it reads.
+    """
 
     server_version: int
     table: Table
@@ -279,6 +318,7 @@ class TableFacts:
     statistics: tuple[StatisticsObject, ...]
     publications: tuple[Publication, ...]
     views: tuple[View, ...]
+    matviews: tuple[Matview, ...]
     functions: tuple[Function, ...]
     row_type_users: tuple[str, ...]
     other_dependents: tuple[str, ...]

@@ -46,7 +46,6 @@ LEFT JOIN pg_catalog.pg_class tc ON tc.oid = c.reltoastrelid
 WHERE c.oid = %(oid)s::int8::pg_catalog.oid;
 
 -- name: columns
--- since: 180000
 SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS type_oid,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, y.typtype::text AS type_kind,
   y.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS is_builtin_type,
@@ -59,60 +58,7 @@ SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS ty
   CASE WHEN d.adbin IS NOT NULL THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS default_sql,
   a.attgenerated::text AS generated, a.attidentity::text AS identity,
   a.attstorage::text AS storage, y.typstorage::text AS type_storage, a.attcompression::text AS compression,
-  a.attstattarget::int4 AS statistics_target, a.attoptions AS options,
-  pg_catalog.col_description(a.attrelid, a.attnum) AS comment,
-  COALESCE((SELECT pg_catalog.format('OPERATOR(%%I.%%s)', pn.nspname, op.oprname)
-    FROM pg_catalog.pg_opclass oc
-    JOIN pg_catalog.pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
-      AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
-    JOIN pg_catalog.pg_operator op ON op.oid = ao.amopopr
-    JOIN pg_catalog.pg_namespace pn ON pn.oid = op.oprnamespace
-    WHERE oc.opcmethod = 403 AND oc.opcdefault
-      AND oc.opcintype = CASE WHEN y.typtype = 'd' THEN y.typbasetype ELSE a.atttypid END), 'OPERATOR(pg_catalog.=)') AS equals,
-  EXISTS (SELECT FROM pg_catalog.pg_opclass o WHERE o.opcdefault AND o.opcmethod = 405
-          AND (o.opcintype = a.atttypid OR (y.typtype = 'e' AND o.opcintype = 'anyenum'::pg_catalog.regtype)))
-    AS has_hash_opclass,
-  -- As GetDefaultOpClass() decides; arrays, domains and composites are ordered when all they consist of is.
-  NOT EXISTS (
-    WITH RECURSIVE parts(type_oid) AS (
-      SELECT a.atttypid
-      UNION
-      SELECT inner_type.oid FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
-      CROSS JOIN LATERAL (
-        SELECT t.typbasetype WHERE t.typtype = 'd'
-        UNION ALL
-        SELECT t.typelem WHERE t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
-        UNION ALL
-        SELECT f.atttypid FROM pg_catalog.pg_attribute f
-        WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
-      ) inner_type(oid))
-    SELECT FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.type_oid
-    WHERE t.typtype NOT IN ('d', 'e', 'r', 'm', 'c')
-      AND NOT (t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc)
-      AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_opclass o WHERE o.opcmethod = 403 AND o.opcdefault
-          AND (o.opcintype = t.oid OR EXISTS (
-            SELECT FROM pg_catalog.pg_cast ct WHERE ct.castsource = t.oid AND ct.casttarget = o.opcintype
-              AND ct.castmethod = 'b' AND ct.castcontext = 'i')))) AS has_btree_opclass
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-LEFT JOIN pg_catalog.pg_constraint nn ON nn.conrelid = a.attrelid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum]
-WHERE a.attrelid = %(oid)s::int8::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum;
-
--- name: columns
--- until: 180000
-SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS type_oid,
-  pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, y.typtype::text AS type_kind,
-  y.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS is_builtin_type,
-  CASE WHEN a.attcollation <> y.typcollation THEN
-    (SELECT pg_catalog.format('%%I.%%I', cn.nspname, co.collname) FROM pg_catalog.pg_collation co
-     JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation) END AS collation,
-  a.attnotnull AS not_null, NULL::text AS not_null_name, true AS not_null_is_plain, NULL::text AS not_null_comment,
-  CASE WHEN d.adbin IS NOT NULL THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS default_sql,
-  a.attgenerated::text AS generated, a.attidentity::text AS identity,
-  a.attstorage::text AS storage, y.typstorage::text AS type_storage, a.attcompression::text AS compression,
+  -- The default is -1 up to 16, NULL from 17 on.
   NULLIF(a.attstattarget, -1)::int4 AS statistics_target, a.attoptions AS options,
   pg_catalog.col_description(a.attrelid, a.attnum) AS comment,
   COALESCE((SELECT pg_catalog.format('OPERATOR(%%I.%%s)', pn.nspname, op.oprname)
@@ -151,6 +97,8 @@ SELECT a.attnum::int4 AS number, a.attname::text AS name, a.atttypid::int8 AS ty
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+-- Up to 17 a NOT NULL has no row here: it has no name, and is plain.
+LEFT JOIN pg_catalog.pg_constraint nn ON nn.conrelid = a.attrelid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum]
 WHERE a.attrelid = %(oid)s::int8::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
@@ -334,6 +282,18 @@ JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
 WHERE v.oid <> %(oid)s::int8::pg_catalog.oid
 ORDER BY n.nspname, v.relname;
 
+-- name: matview_state
+SELECT c.relispopulated AS is_populated,
+  -- What the table's owner makes it must be able to give away.
+  pg_catalog.pg_has_role(t.relowner, c.relowner, 'USAGE') AND pg_catalog.pg_has_role(t.relowner, c.relowner,
+    CASE WHEN pg_catalog.current_setting('server_version_num')::int4 >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS may_own,
+  pg_catalog.has_schema_privilege(t.relowner, c.relnamespace, 'CREATE') AS may_create
+FROM pg_catalog.pg_class c, pg_catalog.pg_class t
+WHERE c.oid = %(oid)s::int8::pg_catalog.oid AND t.oid = %(table_oid)s::int8::pg_catalog.oid;
+
+-- name: is_populated
+SELECT c.relispopulated FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%(name)s::text);
+
 -- name: dependent_functions
 SELECT p.oid::int8 AS oid, n.nspname::text AS schema, p.proname::text AS name, p.prokind::text AS kind,
   pg_catalog.pg_get_function_identity_arguments(p.oid) AS arguments,
@@ -442,7 +402,44 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
    FROM pg_catalog.pg_rewrite w WHERE w.oid IN (SELECT d.objid FROM pg_catalog.pg_depend d
      WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-       AND d.refobjid = %(oid)s::int8::pg_catalog.oid))));
+       AND d.refobjid = %(oid)s::int8::pg_catalog.oid)),
+  -- The materialized views that are re-created, with all that is re-created for them. REFRESH changes nothing here.
+  (WITH RECURSIVE readers(oid, read) AS (
+     SELECT w.ev_class, d.refobjid FROM pg_catalog.pg_depend d
+     JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
+     JOIN pg_catalog.pg_class c ON c.oid = w.ev_class AND c.relkind = 'm'
+     WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %(oid)s::int8::pg_catalog.oid
+     UNION
+     SELECT w.ev_class, d.refobjid FROM readers r
+     JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = r.oid
+     JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
+     JOIN pg_catalog.pg_class c ON c.oid = w.ev_class AND c.relkind = 'm'),
+   parts(oid, owner) AS (
+     SELECT r.oid, r.oid FROM readers r
+     UNION SELECT i.indexrelid, i.indrelid FROM readers r JOIN pg_catalog.pg_index i ON i.indrelid = r.oid)
+   SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', p.owner, c.oid, c.relname, c.relnamespace, c.relowner, c.relacl,
+     c.relam, c.reltablespace, c.relreplident, pg_catalog.array_to_string(c.reloptions, ','),
+     (SELECT pg_catalog.array_to_string(tc.reloptions, ',') FROM pg_catalog.pg_class tc WHERE tc.oid = c.reltoastrelid),
+     (SELECT pg_catalog.concat_ws(',', i.indisvalid, i.indisclustered, i.indisreplident)
+      FROM pg_catalog.pg_index i WHERE i.indexrelid = c.oid),
+     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attname, a.attstorage, a.attcompression, a.attacl,
+        COALESCE(a.attstattarget, -1), a.attoptions), '+' ORDER BY a.attnum)
+      FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', s.oid, s.xmin), '+' ORDER BY s.oid)
+      FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid),
+     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', d.objsubid, d.description), '+' ORDER BY d.objsubid)
+      FROM pg_catalog.pg_description d WHERE d.objoid = c.oid
+        AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', w.ev_class, w.oid, w.xmin), '+' ORDER BY w.oid)
+      FROM pg_catalog.pg_rewrite w WHERE w.oid IN (SELECT d.objid FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+          AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid)),
+     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', f.oid, f.xmin), '+' ORDER BY f.oid)
+      FROM pg_catalog.pg_proc f WHERE f.oid IN (SELECT d.objid FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+          AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid))),
+     ';' ORDER BY p.owner, c.oid)
+   FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid)));
 
 -- name: column_statistics
 SELECT s.n_distinct::float8 AS n_distinct, s.null_frac::float8 AS null_frac, s.correlation::float8 AS correlation,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 import psycopg
@@ -76,6 +78,7 @@ def read_table(session: Session, oid: int) -> model.TableFacts:
         for sequence in sequences:
             sequence_grants += _all(session, model.Grant, "grants", oid=sequence.oid)
         relations = session.execute(_query(session, "schema_relations"), {"schema": table.schema})
+        views = _all(session, model.View, "dependent_views", oid=oid)
         return model.TableFacts(
             server_version=session.info.server_version,
             table=table,
@@ -89,17 +92,52 @@ def read_table(session: Session, oid: int) -> model.TableFacts:
             policies=_all(session, model.Policy, "policies", oid=oid),
             statistics=_all(session, model.StatisticsObject, "statistics_objects", oid=oid),
             publications=_all(session, model.Publication, "publications", oid=oid),
-            views=_all(session, model.View, "dependent_views", oid=oid),
+            views=views,
+            matviews=_matviews(session, oid, views),
             functions=_all(session, model.Function, "dependent_functions", oid=oid),
-            row_type_users=tuple(row[0] for row in session.execute(_query(session, "row_type_users"), {"oid": oid})),
-            other_dependents=tuple(
-                row[0] for row in session.execute(_query(session, "other_dependents"), {"oid": oid})
-            ),
+            row_type_users=_texts(session, "row_type_users", oid),
+            other_dependents=_texts(session, "other_dependents", oid),
             sequences=sequences,
             sequence_grants=tuple(sequence_grants),
             taken_names=frozenset(row[0] for row in relations),
             fingerprint=read_fingerprint(session, oid),
         )
+
+
+def _texts(session: Session, name: str, oid: int) -> tuple[str, ...]:
+    return tuple(str(row[0]) for row in session.execute(_query(session, name), {"oid": oid}))
+
+
+def _matviews(session: Session, oid: int, views: tuple[model.View, ...]) -> tuple[model.Matview, ...]:
+    """Read the materialized views among the views, and those that read these, each after what it reads."""
+    found: dict[int, model.Matview] = {}
+    reads: dict[int, set[int]] = {}
+    # Those that read the table itself come first: only their view knows whether they need the table's key.
+    queue = deque((oid, view) for view in views if view.kind == "m")
+    while queue:
+        read, view = queue.popleft()
+        reads.setdefault(view.oid, set()).add(read)
+        if view.oid not in found:
+            found[view.oid] = matview = _matview(session, oid, view)
+            queue += ((view.oid, other) for other in matview.dependents if other.kind == "m")
+    return tuple(found[each] for each in TopologicalSorter(reads).static_order() if each in found)
+
+
+def _matview(session: Session, table_oid: int, view: model.View) -> model.Matview:
+    oid = view.oid
+    return model.Matview(
+        view=view,
+        relation=_all(session, model.Table, "table", oid=oid)[0],
+        state=_all(session, model.MatviewState, "matview_state", oid=oid, table_oid=table_oid)[0],
+        columns=_all(session, model.Column, "columns", oid=oid),
+        grants=_all(session, model.Grant, "grants", oid=oid),
+        indexes=_all(session, model.Index, "indexes", oid=oid),
+        statistics=_all(session, model.StatisticsObject, "statistics_objects", oid=oid),
+        dependents=_all(session, model.View, "dependent_views", oid=oid),
+        functions=_all(session, model.Function, "dependent_functions", oid=oid),
+        row_type_users=_texts(session, "row_type_users", oid),
+        other_dependents=_texts(session, "other_dependents", oid),
+    )
 
 
 def read_fingerprint(session: Session, oid: int) -> str:

@@ -140,6 +140,9 @@ def partition() -> None:
 def plan(table: str, dsn: str | None, as_json: bool, verbose: bool, **given: Any) -> None:
     """Show every step with its SQL, lock, longest wait, undo and reason. Changes nothing.
 
+    Also: time, disk and WAL from best to worst, how even the partitions would be, and which statements in
+    pg_stat_statements would not be pruned. What could not be checked is said with the reason.
+
     Example: pgscale partition plan public.accounts --by hash:id --partitions 16
     """
     _render(commands.plan(dsn, table, _options(given), verbose=verbose), as_json)

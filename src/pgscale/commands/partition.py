@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pgscale import partition
 from pgscale.core.model import Json, Report, Watch
 from pgscale.core.units import format_bytes, format_duration
@@ -111,15 +113,25 @@ def _plan_text(made: MirrorPlan, *, verbose: bool) -> str:
         e = made.estimate
         lines += [
             "",
-            f"Needs about {format_bytes(e.disk_bytes)} of disk, writes {format_bytes(e.wal_bytes)} of WAL, takes"
-            f" {format_duration(e.duration_s)} for {e.rows:,} rows ({e.basis}).",
+            f"Needs up to {format_bytes(e.disk_bytes)} of disk until `finish`, writes"
+            f" {_span(e.least_wal_bytes, e.wal_bytes, format_bytes)} of WAL, and takes"
+            f" {_span(e.least_duration_s, e.duration_s, format_duration)} for {e.rows:,} rows.",
+            "  " + ", ".join(f"{p.name} {_span(p.least_s, p.most_s, format_duration)}" for p in e.phases),
+            f"  {e.basis}",
         ]
-    if made.skew is not None:
+    if made.skew is not None and made.skew.rows_per_leaf:
         rows = [count for _, count in made.skew.rows_per_leaf]
         lines.append(
             f"Rows per partition: {min(rows):,} to {max(rows):,}, largest {made.skew.largest_over_mean:.2f} × the mean"
             f" ({made.skew.basis})."
         )
+    elif made.skew is not None:
+        lines.append(
+            f"Rows per partition: at most {made.skew.largest_rows:,} in the largest,"
+            f" {made.skew.largest_over_mean:.2f} × the mean ({made.skew.basis})."
+        )
+    if made.workload is not None:
+        lines.append(partition.summarize(made.workload))
     lines += ["", "Steps"]
     folded = 0
     for step in made.steps:
@@ -139,10 +151,17 @@ def _plan_text(made: MirrorPlan, *, verbose: bool) -> str:
         lines.append(f"  … and the indexes of {folded - 1} more partitions alike")
     if made.changes:
         lines += ["", "What changes for the application", *(f"  - {c}" for c in made.changes)]
+    if made.unchecked:
+        lines += ["", "Not checked", *(f"  ? {u}" for u in made.unchecked)]
     if made.warnings:
         lines += ["", "Warnings", *(f"  ! {w}" for w in made.warnings)]
     lines += ["", "Nothing was changed. `pgscale partition run` with the same arguments carries this out."]
     return "\n".join(lines)
+
+
+def _span(least: float, most: float, form: Callable[[float], str]) -> str:
+    low, high = form(least), form(most)
+    return low if low == high else f"{low} to {high}"
 
 
 def _short(statement: str, verbose: bool) -> str:

@@ -10,6 +10,7 @@ import psycopg
 from pgscale.core.model import Json
 from pgscale.demo.latency import Latency
 from pgscale.demo.load import LoadReport
+from pgscale.partition import RunResult
 
 _TPC_B = """
 SELECT (SELECT coalesce(sum(abalance), 0)::bigint FROM pgbench_accounts),
@@ -126,22 +127,6 @@ def read_table_proof(connection: psycopg.Connection[Any], table: str, before: Co
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunProof:
-    """What a run says about itself."""
-
-    table: str
-    rows_checked: int
-    mismatches: int
-    attempts: int
-    blocked_ms: float
-    duration_s: float
-    report: Json
-
-    def to_json(self) -> Json:
-        return self.report
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
     """How the demo ended.
 
@@ -164,7 +149,7 @@ class DemoResult:
     server: str
     rate: float
     duration_s: float
-    runs: tuple[RunProof, ...]
+    runs: tuple[RunResult, ...]
     tables: tuple[TableProof, ...]
     tpc_b: TpcB
     load: LoadReport

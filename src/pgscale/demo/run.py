@@ -18,12 +18,12 @@ from pgscale import partition
 from pgscale.demo.flights import FLIGHTS_ROWS, find_flights, load_flights
 from pgscale.demo.latency import between, latency_of
 from pgscale.demo.load import Load, initialize
-from pgscale.demo.proof import DemoResult, RunProof, read_contents, read_table_proof, read_tpc_b
+from pgscale.demo.proof import DemoResult, read_contents, read_table_proof, read_tpc_b
 from pgscale.demo.screen import Screen, open_screen, render_result
 from pgscale.demo.signals import as_interrupts, deferred, ignored
 from pgscale.embedded import Server, wheel_binaries
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
-from pgscale.partition import Options
+from pgscale.partition import Options, RunResult
 from pgscale.partition.model import Pace
 
 _MAJOR = 18
@@ -240,19 +240,10 @@ def _try_out(demo: _Demo) -> tuple[float, int]:
     return report.tps / 3, report.processed
 
 
-def _partition(demo: _Demo, goal: _Goal) -> RunProof:
+def _partition(demo: _Demo, goal: _Goal) -> RunResult:
     demo.screen.expect(goal.table, goal.words)
     options = replace(goal.options, pace=demo.pace, workers=demo.workers)
-    result = partition.run(demo.dsn, goal.table, options, watch=demo.screen.watch)
-    return RunProof(
-        table=goal.table,
-        rows_checked=result.rows_checked,
-        mismatches=result.mismatches,
-        attempts=result.attempts,
-        blocked_ms=result.blocked_ms,
-        duration_s=result.duration_s,
-        report=result.to_json(),
-    )
+    return partition.run(demo.dsn, goal.table, options, watch=demo.screen.watch)
 
 
 def _let_run(load: Load, seconds: float) -> None:

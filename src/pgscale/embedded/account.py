@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-CACHE_ROOT = Path("/var/tmp")  # noqa: S108  # world-readable on purpose; ownership and mode are checked below
+CACHE_ROOT = Path("/var/tmp")  # noqa: S108 because every account must read it; owner and mode are checked
 
 
 class RunAs(TypedDict, total=False):

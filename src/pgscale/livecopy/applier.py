@@ -188,6 +188,23 @@ class Applier:
                 return
 
 
+def drain_within(session: Session, pair: Pair) -> None:
+    """Apply the whole log as the session's open transaction sees it; no other session may be applying.
+
+    The planner methods it turns off stay off until the transaction ends.
+    """
+    session.execute(ddl.batch_table(pair).encode())
+    if execute(session, ddl.take_truncated(pair)).rowcount:
+        execute(session, ddl.truncate_target(pair))
+    for setting in ddl.PROBE_BY_KEY:
+        session.execute(setting)
+    take, delete, bring = ddl.apply(pair)
+    execute(session, take, tid(0), f"({LAST_PAGE},65535)")
+    execute(session, ddl.evict(pair))
+    execute(session, delete)
+    execute(session, bring)
+
+
 class InBackground:
     """Keeps an applier going in a thread while something else happens; raises its failure at the end."""
 

@@ -21,7 +21,7 @@ from pgscale.core.model import Progress
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
 from pgscale.livecopy import ddl, verifier
-from pgscale.livecopy.applier import Applier
+from pgscale.livecopy.applier import Applier, drain_within
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.work import Work, execute
 
@@ -194,16 +194,7 @@ class CutOver:
 
     def _drain_inside(self) -> None:
         """Drain within the exchange's own transaction: the applier's session could not read the locked table."""
-        self.session.execute(ddl.batch_table(self.pair).encode())
-        if execute(self.session, ddl.take_truncated(self.pair)).rowcount:
-            execute(self.session, ddl.truncate_target(self.pair))
-        for setting in ddl.PROBE_BY_KEY:
-            self.session.execute(setting)
-        take, delete, bring = ddl.apply(self.pair)
-        execute(self.session, take, "(0,0)", "(4294967295,65535)")
-        execute(self.session, ddl.evict(self.pair))
-        execute(self.session, delete)
-        execute(self.session, bring)
+        drain_within(self.session, self.pair)
         self._refuse_leftovers()
 
     def _refuse_leftovers(self) -> None:

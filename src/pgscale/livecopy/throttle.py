@@ -100,6 +100,12 @@ class Throttle:
         with self._lock:
             return self._paused or self._held or self._felt
 
+    @property
+    def holding(self) -> str:
+        """Why no work is done now; empty while some is."""
+        with self._lock:
+            return self._paused or self._held
+
     def pause(self, reason: str) -> None:
         """Hold all work until `pause('')`."""
         with self._lock:
@@ -131,7 +137,8 @@ class Throttle:
 
     def _suffering(self, pressure: Pressure) -> str:
         if pressure.waiting_lock:
-            return f"{pressure.waiting_lock} sessions wait for locks on the table"
+            one = pressure.waiting_lock == 1
+            return f"{pressure.waiting_lock} {'session waits' if one else 'sessions wait'} for a lock on the table"
         if len(self._recent) < self.WINDOW // 2 or not self._quiet:
             return ""
         # Both are medians: one slow commit is nobody's fault, and the quiet one was measured under the load.

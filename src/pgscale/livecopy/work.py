@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -18,17 +18,34 @@ from pgscale.ledger import store
 from pgscale.livecopy.throttle import Throttle
 
 
+class Telling:
+    """Passes every moment on to the watcher and keeps the last, so that it can be told again while work is held."""
+
+    def __init__(self, watch: Watch, table: str) -> None:
+        self._watch = watch
+        self._last = Progress(table=table, phase="prepare")
+
+    def __call__(self, moment: Progress) -> None:
+        self._last = moment
+        self._watch(moment)
+
+    def again(self, *, throttled: str, note: str = "") -> None:
+        """Tell the last moment once more, with why work is held now; a note is said this once only."""
+        last = self._last
+        self._watch(replace(last, throttled=throttled, note=note or last.note, rate=0.0, eta_s=None))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One run's moving of rows.
 
     Args:
-        dsn: where; role: the table's owner, which every session acts as.
+        dsn: where; role: the table's owner, which every session that touches tables acts as.
         oid: the source table's oid, the key of the run's advisory locks.
         run_id: its ledger row.
         stop: set to make every thread end after its present transaction.
         throttle: asked before and told after every piece of work.
-        tell: the watcher.
+        tell: the watcher, with what it was last told.
         table: the table as displayed.
     """
 
@@ -38,13 +55,17 @@ class Work:
     run_id: int
     stop: threading.Event
     throttle: Throttle
-    tell: Watch
+    tell: Telling
     table: str
     sessions: list[Session] = field(default_factory=list[Session])
 
-    def open(self, profile: Profile) -> Session:
-        """Open a session of the run; those that move rows hold the run's work lock for as long as they live."""
-        session = open_session(self.dsn, profile.as_role(self.role))
+    def open(self, profile: Profile, *, as_login: bool = False) -> Session:
+        """Open a session of the run; those that move rows hold the run's work lock for as long as they live.
+
+        Args:
+            as_login: keep the rights of the login, which may see more of the server than the table's owner.
+        """
+        session = open_session(self.dsn, profile if as_login else profile.as_role(self.role))
         self.sessions.append(session)
         if not profile.durable:
             store.lock_work(session, self.oid)

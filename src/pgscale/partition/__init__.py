@@ -6,10 +6,12 @@
 'cut-over'
 """
 
-from pgscale.partition.actions import abort, cutover, finish, pause, plan, resume, run, status, undo
+from pgscale.partition.actions import abort, cutover, finish, pause, resume, run, status, undo
+from pgscale.partition.forecast import plan
 from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
 from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition.workload import summarize
 
 __all__ = [
     "Finding",
@@ -29,5 +31,6 @@ __all__ = [
     "resume",
     "run",
     "status",
+    "summarize",
     "undo",
 ]

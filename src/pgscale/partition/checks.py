@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgscale.catalog.model import Index, TableFacts, Trigger
+from pgscale.catalog.model import Index, Matview, TableFacts, Trigger
 from pgscale.core.model import QName, quote_ident
 from pgscale.errors import RefusedError, UsageError
 from pgscale.partition.bounds import INTEGER_TYPES, TIME_TYPES
 from pgscale.partition.keys import Keys
+from pgscale.partition.matviews import reads_only
 from pgscale.partition.model import By, Options
 from pgscale.partition.reader import KeyValues
 
@@ -53,7 +54,7 @@ def find_reasons(facts: TableFacts, by: By, options: Options, keys: Keys) -> tup
     _refuse_stepless(facts, by)
     return tuple(
         reason
-        for check in (_table, _columns, _partition_key, _keys, _constraints, _triggers, _dependents)
+        for check in (_table, _columns, _partition_key, _keys, _constraints, _triggers, _dependents, _matviews)
         for reason in check(facts, by, options, keys)
     )
 
@@ -253,17 +254,15 @@ def _dependents(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iter
     grows = bool(keys.grown)
     for view in facts.views:
         name = QName(schema=view.schema, name=view.name)
+        kind = "Materialized view" if view.kind == "m" else "View"
         if view.is_rule:
             yield f"A rule on {name} mentions the table."
-        elif view.kind == "m":
-            yield (
-                f"Materialized view {name} reads the table; it cannot be redirected without computing it anew."
-                " Drop it for the run and create it again afterwards."
-            )
-        elif not view.is_owner:
+        elif view.kind != "m" and not view.is_owner:
             yield f"View {name} must be redirected, and its owner {view.owner} is another role."
         elif view.needs_primary_key and grows:
-            yield f"View {name} relies on the primary key (GROUP BY), which would grow."
+            yield f"{kind} {name} relies on the primary key (GROUP BY), which would grow."
+        if not view.is_rule and reads_only(view.definition, facts.table.qname):
+            yield f"{kind} {name} reads FROM ONLY the table; of a partitioned table that is no row."
     for foreign in facts.incoming:
         name = f"{quote_ident(foreign.name)} of {foreign.schema}.{foreign.table_name}"
         if not foreign.is_owner:
@@ -296,3 +295,60 @@ def _dependents(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iter
     for sequence in facts.sequences:
         if sequence.persistence != "p":
             yield f"Sequence {quote_ident(sequence.name)} is not permanent."
+
+
+def _matviews(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
+    del by, options, keys
+    table = facts.table
+    for matview in facts.matviews:
+        relation, name = matview.relation, f"Materialized view {matview.qname}"
+        if not matview.state.may_own:
+            yield f"{name} must be made again, and its owner {relation.owner} is another role."
+        if not matview.state.may_create:
+            yield (
+                f"{name} must be made again, and {table.owner} may not create in its schema;"
+                f" GRANT CREATE ON SCHEMA {quote_ident(relation.schema)} TO {quote_ident(table.owner)}."
+            )
+        if relation.extension:
+            yield f"{name} belongs to the extension {relation.extension}."
+        if relation.has_security_label:
+            yield f"{name} has a security label."
+        if table.row_security and relation.owner != table.owner and not relation.owner_bypasses_rls:
+            yield f"{name} is owned by {relation.owner}, for whom the table's row-level security hides rows."
+        for grant in matview.grants:
+            if grant.grantor != relation.owner:
+                yield (
+                    f"{grant.privilege} on {matview.qname} was granted to {grant.grantee or 'PUBLIC'} by"
+                    f" {grant.grantor}, who is not the owner; grant it again as {relation.owner}."
+                )
+        for index in matview.indexes:
+            if not index.is_valid:
+                yield f"Index {quote_ident(index.name)} of {matview.qname} is invalid; drop it or REINDEX it first."
+        for statistics in matview.statistics:
+            if statistics.owner != relation.owner or statistics.schema != relation.schema:
+                yield (
+                    f"Statistics object {quote_ident(statistics.name)} of {matview.qname} has another owner or schema."
+                )
+        yield from _matview_dependents(matview)
+
+
+def _matview_dependents(matview: Matview) -> Iterator[str]:
+    of = matview.qname
+    for view in matview.dependents:
+        name = QName(schema=view.schema, name=view.name)
+        if view.is_rule:
+            yield f"A rule on {name} mentions materialized view {of}."
+        elif view.kind != "m" and not view.is_owner:
+            yield f"View {name} must be redirected, and its owner {view.owner} is another role."
+    for function in matview.functions:
+        name = f"{QName(schema=function.schema, name=function.name)}({function.arguments})"
+        if function.uses_row_type:
+            yield f"Function {name} uses the row type of materialized view {of}."
+        elif function.definition is None:
+            yield f"Aggregate {name} depends on materialized view {of}."
+        elif not function.is_owner:
+            yield f"Function {name} must be redirected and is owned by another role."
+    for description in matview.row_type_users:
+        yield f"The row type of materialized view {of} is used by {description}."
+    for description in matview.other_dependents:
+        yield f"Materialized view {of} is used by {description}, which cannot be redirected."

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
-from pgscale.catalog.model import Column, Constraint, Grant, Index, OwnedSequence, TableFacts
+from pgscale.catalog.model import (
+    Column,
+    Constraint,
+    Grant,
+    Index,
+    OwnedSequence,
+    StatisticsObject,
+    Table,
+    TableFacts,
+)
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
 from pgscale.partition.bounds import Namer
@@ -41,10 +50,10 @@ def table_statements(facts: TableFacts, by: By, keys: Keys, stage: QName) -> tup
     return (
         text(create),
         *revokes(facts, stage),
-        *(s for c in facts.columns for s in _column_settings(c, stage)),
+        *(s for c in facts.columns for s in column_settings(c, stage)),
         *_identities(facts, stage),
         *_parent_comments(facts, stage),
-        *grants(facts, stage),
+        *grants(facts.table, facts.grants, stage),
         *_not_null_comments(facts, stage),
     )
 
@@ -71,7 +80,8 @@ def _column(column: Column, *, not_null: bool) -> sql.Composed:
     return sql.SQL(" ").join(parts)
 
 
-def _column_settings(column: Column, table: QName) -> Iterator[str]:
+def column_settings(column: Column, table: QName) -> Iterator[str]:
+    """Yield the statements for storage, compression, statistics target and options of a column."""
     name = ident(column.name)
     if column.storage != column.type_storage and column.storage in STORAGE:
         yield alter(table, sql.SQL("ALTER COLUMN {} SET STORAGE {}").format(name, trusted(STORAGE[column.storage])))
@@ -135,14 +145,14 @@ def grant_statement(grant: Grant, on: sql.Composable) -> str:
     )
 
 
-def grants(facts: TableFacts, table: QName) -> Iterator[str]:
-    """Return what gives the table exactly the rights that the facts' table has."""
-    on = sql.SQL("TABLE {}").format(qualified(table))
-    owner = facts.table.owner
-    if facts.table.has_acl:
+def grants(relation: Table, given: Sequence[Grant], name: QName) -> Iterator[str]:
+    """Yield what gives the relation of that name exactly the rights that were given on another."""
+    on = sql.SQL("TABLE {}").format(qualified(name))
+    owner = relation.owner
+    if relation.has_acl:
         yield text(sql.SQL("REVOKE ALL ON {} FROM {}").format(on, ident(owner)))
-    for grant in facts.grants:
-        if grant.kind == "column" or facts.table.has_acl:
+    for grant in given:
+        if grant.kind == "column" or relation.has_acl:
             # An owner's own rights are grantable without saying so.
             plain = grant.grantee == owner
             yield text(
@@ -196,13 +206,17 @@ def _sequence_options(sequence: OwnedSequence) -> sql.Composed:
 def _parent_comments(facts: TableFacts, stage: QName) -> Iterator[str]:
     if facts.table.comment is not None:
         yield comment_on(sql.SQL("TABLE {}").format(qualified(stage)), facts.table.comment)
-    for column in facts.columns:
-        if column.comment is not None:
-            name = sql.Identifier(stage.schema, stage.name, column.name)
-            yield comment_on(sql.SQL("COLUMN {}").format(name), column.comment)
+    yield from column_comments(facts.columns, stage)
     for constraint in facts.constraints:
         if constraint.kind == "c" and constraint.is_validated and constraint.comment is not None:
             yield constraint_comment(constraint.name, stage, constraint.comment)
+
+
+def column_comments(columns: Sequence[Column], relation: QName) -> Iterator[str]:
+    for column in columns:
+        if column.comment is not None:
+            name = sql.Identifier(relation.schema, relation.name, column.name)
+            yield comment_on(sql.SQL("COLUMN {}").format(name), column.comment)
 
 
 def _not_null_comments(facts: TableFacts, stage: QName) -> Iterator[str]:
@@ -215,21 +229,26 @@ def constraint_comment(name: str, table: QName, comment: str) -> str:
     return comment_on(sql.SQL("CONSTRAINT {} ON {}").format(ident(name), qualified(table)), comment)
 
 
+def storage_options(relation: Table) -> sql.Composable:
+    """Return ` WITH (…)` of the relation's storage parameters, those of its TOAST table included."""
+    options: list[sql.Composable] = []
+    if relation.reloptions:
+        options.append(parameters(relation.reloptions))
+    if relation.toast_reloptions:
+        options.append(parameters(relation.toast_reloptions, "toast."))
+    return sql.SQL(" WITH ({})").format(sql.SQL(", ").join(options)) if options else sql.SQL("")
+
+
 def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, ...]:
     """Return what makes one empty leaf in the table's own schema: storage settings live here, not on the parent."""
     table = facts.table
     name = QName(schema=table.schema, name=leaf.name)
-    options: list[sql.Composable] = []
-    if table.reloptions:
-        options.append(parameters(table.reloptions))
-    if table.toast_reloptions:
-        options.append(parameters(table.toast_reloptions, "toast."))
     create = sql.SQL("CREATE TABLE {} PARTITION OF {} {}{}{}{}").format(
         qualified(name),
         qualified(stage),
         trusted(leaf.bound),
         sql.SQL(" USING {}").format(ident(table.access_method)) if table.access_method else sql.SQL(""),
-        sql.SQL(" WITH ({})").format(sql.SQL(", ").join(options)) if options else sql.SQL(""),
+        storage_options(table),
         sql.SQL(" TABLESPACE {}").format(ident(table.tablespace)) if table.tablespace else sql.SQL(""),
     )
     return (
@@ -239,13 +258,13 @@ def leaf_statements(facts: TableFacts, leaf: Leaf, stage: QName) -> tuple[str, .
     )
 
 
-def index_tail(index: Index, keys: Keys) -> str:
+def index_tail(index: Index, keys: Keys | None = None) -> str:
     """Return `USING …` of the index, its key grown by the partition columns where it must, in its tablespace."""
     tail, where = index.tail, ""
     if index.predicate is not None and tail.endswith(f" WHERE {index.predicate}"):
         where = f" WHERE {index.predicate}"
         tail = tail.removesuffix(where)
-    missing = keys.grown.get(index.oid, ())
+    missing = keys.grown.get(index.oid, ()) if keys is not None else ()
     if missing:
         close = _closing_paren(tail)
         tail = tail[:close] + ", " + text(names(missing)) + tail[close:]
@@ -315,7 +334,7 @@ def leaf_index_statements(facts: TableFacts, keys: Keys, leaf: Leaf, index: Inde
             )
         )
     qualified_name = QName(schema=table.schema, name=name)
-    statements += _index_targets(index, qualified_name)
+    statements += index_targets(index, qualified_name)
     if index.is_clustered:
         statements.append(alter(table, sql.SQL("CLUSTER ON {}").format(ident(name))))
     if index.is_replica_identity:
@@ -329,7 +348,7 @@ def _deferrable(deferrable: bool, deferred: bool) -> sql.SQL:
     return sql.SQL(" DEFERRABLE INITIALLY DEFERRED" if deferred else " DEFERRABLE")
 
 
-def _index_targets(index: Index, name: QName) -> Iterator[str]:
+def index_targets(index: Index, name: QName) -> Iterator[str]:
     for number, target in zip(index.target_columns, index.targets, strict=True):
         yield text(
             sql.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}").format(
@@ -367,7 +386,7 @@ def parent_index_statements(facts: TableFacts, keys: Keys, index: Index, stage: 
         )
         if constraint.comment is not None:
             statements.append(constraint_comment(constraint.name, stage, constraint.comment))
-    statements += _index_targets(index, name)
+    statements += index_targets(index, name)
     if index.comment is not None:
         statements.append(comment_on(sql.SQL("INDEX {}").format(qualified(name)), index.comment))
     if index.is_replica_identity:
@@ -413,23 +432,26 @@ def finishing_statements(facts: TableFacts, stage: QName, leaves: tuple[Leaf, ..
             if constraint.comment is not None:
                 statements.append(constraint_comment(constraint.name, stage, constraint.comment))
     for statistics in facts.statistics:
-        name = QName(schema=stage.schema, name=statistics.name)
-        # The definition ends in `FROM schema.table`, and begins with the object's own name.
-        head, _, _ = statistics.definition.rpartition(" FROM ")
-        body = _after_name(head)
-        statements.append(
-            text(sql.SQL("CREATE STATISTICS {} {} FROM {}").format(qualified(name), trusted(body), qualified(stage)))
-        )
-        on = sql.SQL("STATISTICS {}").format(qualified(name))
-        if statistics.target is not None:
-            statements.append(text(sql.SQL("ALTER {} SET STATISTICS {}").format(on, sql.Literal(statistics.target))))
-        if statistics.comment is not None:
-            statements.append(comment_on(on, statistics.comment))
+        statements += statistics_statements(statistics, stage)
     if facts.table.replica_identity in ("f", "n"):
         word = sql.SQL("FULL" if facts.table.replica_identity == "f" else "NOTHING")
         for name in (stage, *(QName(schema=facts.table.schema, name=leaf.name) for leaf in leaves)):
             statements.append(alter(name, sql.SQL("REPLICA IDENTITY {}").format(word)))
     return tuple(statements)
+
+
+def statistics_statements(statistics: StatisticsObject, relation: QName) -> Iterator[str]:
+    """Yield what makes a statistics object on another relation, in that relation's schema."""
+    name = QName(schema=relation.schema, name=statistics.name)
+    # The definition ends in `FROM schema.table`, and begins with the object's own name.
+    head, _, _ = statistics.definition.rpartition(" FROM ")
+    body = trusted(_after_name(head))
+    yield text(sql.SQL("CREATE STATISTICS {} {} FROM {}").format(qualified(name), body, qualified(relation)))
+    on = sql.SQL("STATISTICS {}").format(qualified(name))
+    if statistics.target is not None:
+        yield text(sql.SQL("ALTER {} SET STATISTICS {}").format(on, sql.Literal(statistics.target)))
+    if statistics.comment is not None:
+        yield comment_on(on, statistics.comment)
 
 
 def _after_name(head: str) -> str:

@@ -112,39 +112,135 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One part of the work: seconds at best and at worst."""
+
+    name: str
+    least_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Sizes in bytes and time in seconds that the run is expected to need."""
+    """Sizes in bytes and time in seconds that the run is expected to need, from best to worst.
+
+    `wal_bytes` and `duration_s` are the worst; `basis` says what the time rests on.
+    """
 
     rows: int
     disk_bytes: int
     wal_bytes: int
     duration_s: float
     basis: str
+    least_wal_bytes: int = 0
+    least_duration_s: float = 0.0
+    phases: tuple[Phase, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         return {
             "rows": self.rows,
             "disk_bytes": self.disk_bytes,
-            "wal_bytes": self.wal_bytes,
-            "duration_s": round(self.duration_s, 1),
+            "wal_bytes": {"least": self.least_wal_bytes, "most": self.wal_bytes},
+            "duration_s": {"least": round(self.least_duration_s, 1), "most": round(self.duration_s, 1)},
+            "phases": {p.name: {"least_s": round(p.least_s, 1), "most_s": round(p.most_s, 1)} for p in self.phases},
             "basis": self.basis,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skew:
-    """Expected rows per partition from statistics, and how uneven that is (largest over mean)."""
+    """Expected rows per partition from statistics, and how uneven that is (largest over mean).
+
+    Where it is not known which partition is the largest, `rows_per_leaf` is empty and the ratio an upper bound.
+    """
 
     rows_per_leaf: tuple[tuple[str, int], ...]
     largest_over_mean: float
     basis: str
+    largest_rows: int = 0
 
     def to_json(self) -> dict[str, Json]:
         return {
             "rows_per_partition": {**dict(self.rows_per_leaf)},
             "largest_over_mean": round(self.largest_over_mean, 2),
+            "largest_rows": self.largest_rows,
+            "is_upper_bound": not self.rows_per_leaf,
             "basis": self.basis,
         }
+
+
+Verdict = Literal["pruned", "depends", "unpruned", "no rows read", "not understood"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedStatement:
+    """A statement of the application as pg_stat_statements counts it, and whether its partitions are pruned.
+
+    `depends`: the key is compared with another table's column, so it is the planner's choice each time.
+    """
+
+    text: str
+    calls: int
+    total_ms: float
+    verdict: Verdict
+
+    @property
+    def mean_ms(self) -> float:
+        return self.total_ms / max(1, self.calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Every visible statement that mentions the table, judged; most total time first.
+
+    Args:
+        since: when the counting began, as text; empty when that is not known.
+        hidden: statements of the database whose text this login may not see.
+        via_views: statements that mention a view on the table and not the table.
+        left_out: visible statements beyond the number that is looked at.
+    """
+
+    statements: tuple[JudgedStatement, ...]
+    since: str
+    hidden: int
+    via_views: int
+    left_out: int
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(s.verdict == verdict for s in self.statements)
+
+    def share(self, statement: JudgedStatement) -> float:
+        """Return the statement's part of the time of all statements here, 0 to 1."""
+        total = sum(s.total_ms for s in self.statements)
+        return statement.total_ms / total if total > 0 else 0.0
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "since": self.since,
+            "statements": [
+                {
+                    "query": s.text,
+                    "calls": s.calls,
+                    "total_ms": round(s.total_ms, 3),
+                    "mean_ms": round(s.mean_ms, 3),
+                    "share": round(self.share(s), 4),
+                    "verdict": s.verdict,
+                }
+                for s in self.statements
+            ],
+            "hidden": self.hidden,
+            "via_views": self.via_views,
+            "left_out": self.left_out,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatviewPlaces:
+    """A materialized view that is made again: its name, where the new one waits and where the old one is kept."""
+
+    live: QName
+    staged: QName
+    retained: QName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +280,10 @@ class MirrorPlan:
     changes: tuple[str, ...] = ()
     estimate: Estimate | None = None
     skew: Skew | None = None
+    workload: Workload | None = None
+    unchecked: tuple[str, ...] = ()
     walks_keys: bool = False
+    matviews: tuple[MatviewPlaces, ...] = ()
     strategy: str = field(default="mirror")
 
     @property
@@ -201,8 +300,10 @@ class MirrorPlan:
             "steps": [step.to_json() for step in self.steps],
             "application_changes": list(self.changes),
             "warnings": list(self.warnings),
+            "not_checked": list(self.unchecked),
             "estimate": self.estimate.to_json() if self.estimate else None,
             "skew": self.skew.to_json() if self.skew else None,
+            "workload": self.workload.to_json() if self.workload else None,
             "refused": [],
         }
 

@@ -11,16 +11,14 @@ from pgscale.core.model import QName, Step, quote_ident
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy import ddl as live
 from pgscale.livecopy.model import Pair
-from pgscale.partition import bounds, ddl
+from pgscale.partition import bounds, ddl, locks, matviews
 from pgscale.partition.checks import find_reasons, refuse_kind, refuse_nonfinite
+from pgscale.partition.consequences import find_changes, find_warnings, nullable, primary_grows
+from pgscale.partition.estimate import estimate
 from pgscale.partition.keys import Keys, decide_keys
-from pgscale.partition.model import MOST_LEAVES, By, Estimate, Leaf, MirrorPlan, Options, Skew
-from pgscale.partition.reader import MOST_VALUES, KeyValues
+from pgscale.partition.model import MOST_LEAVES, By, Leaf, MirrorPlan, Options, Skew
+from pgscale.partition.reader import MOST_VALUES, KeyValues, NamedValues
 from pgscale.partition.swap import Swap
-
-# Rows of 400 bytes copied, indexed and verified by two workers took about 4 µs each on two cores; used until a
-# run has measured its own rate.
-BYTES_PER_SECOND = 60_000_000
 
 # Below this correlation a range of keys touches a page for almost every row; a table as small as this is read
 # from memory anyway.
@@ -108,20 +106,34 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
                 consequence="Nothing was changed.",
                 hint="A list is for few values; partition by hash or range.",
             )
-        missed = sorted(set(found.values) - set(options.values)) if options.values else []
-        if missed:
-            shown = ", ".join(repr(v) for v in missed[:10])
-            raise RefusedError(
-                f"Rows hold {len(missed)} value{'s' if len(missed) > 1 else ''} of {quote_ident(column.name)}"
-                f" that --values does not name: {shown}{', …' if len(missed) > 10 else ''}.",
-                consequence="Nothing was changed.",
-                hint="Name them too, or leave --values out to give each its partition.",
-            )
-        values = tuple(dict.fromkeys(options.values or found.values))
+        _refuse_named(column.name, column.type, found.named)
+        assert found.named is not None or not options.values
+        values = found.named.values if found.named is not None else found.values
         leaves = bounds.list_leaves(name, values, namer, with_null=nullable)
     if options.default_partition or not leaves:
         leaves += (bounds.default_leaf(name, namer),)
     return leaves
+
+
+def _refuse_named(column: str, type_name: str, named: NamedValues | None) -> None:
+    """Refuse `--values` that name a value twice, or not every value that rows hold."""
+    if named is None:
+        return
+    if named.repeated:
+        texts = named.repeated[0]
+        alike = f"{', '.join(map(repr, texts))} are equal as {type_name}" if len(set(texts)) > 1 else repr(texts[0])
+        raise UsageError(
+            f"--values names one value of column {quote_ident(column)} more than once: {alike}.",
+            hint="Each value has one partition: name it once.",
+        )
+    if missed := named.missing:
+        shown = ", ".join(repr(v) for v in missed[:10])
+        raise RefusedError(
+            f"Rows hold {len(missed)} value{'s' if len(missed) > 1 else ''} of {quote_ident(column)}"
+            f" that --values does not name: {shown}{', …' if len(missed) > 10 else ''}.",
+            consequence="Nothing was changed.",
+            hint="Name them too, or leave --values out to give each its partition.",
+        )
 
 
 def _plain_type(type_name: str) -> str:
@@ -149,7 +161,7 @@ def make_plan(
         skew: expected evenness, None when there are no statistics.
         key_correlation: pg_stats.correlation of the identity's first column; decides how rows are compared.
     """
-    if any(c in _nullable(facts) for c in by.columns) and found.has_null and _primary_grows(facts, keys):
+    if any(c in nullable(facts) for c in by.columns) and found.has_null and primary_grows(facts, keys):
         raise RefusedError(
             f"The primary key would grow by {', '.join(by.columns)}, which holds NULL.",
             consequence="Nothing was changed.",
@@ -195,13 +207,14 @@ def make_plan(
         reverse=reverse,
         statements=statements,
         fingerprint=facts.fingerprint,
-        warnings=_warnings(facts, skew),
-        changes=_changes(facts, by, keys),
-        estimate=estimate(facts, options),
+        warnings=find_warnings(facts, options, skew, len(leaves)),
+        changes=find_changes(facts, by, keys),
+        estimate=estimate(facts, options, len(leaves)),
         skew=skew,
         walks_keys=walks_keys(facts, forward, key_correlation),
+        matviews=swap.matviews.places,
     )
-    steps = _steps(plan, facts, by, keys, schemas)
+    steps = _steps(plan, facts, by, keys, schemas, swap.matviews.create())
     return MirrorPlan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps)
 
 
@@ -219,81 +232,39 @@ def _statistics_target(leaves: int) -> int:
     return max(10, min(100, round(100 / leaves**0.6)))
 
 
-def _nullable(facts: TableFacts) -> frozenset[str]:
-    return frozenset(c.name for c in facts.columns if not c.not_null)
-
-
-def _primary_grows(facts: TableFacts, keys: Keys) -> bool:
-    return any(i.is_primary and i.oid in keys.grown for i in facts.indexes)
-
-
-def estimate(facts: TableFacts, options: Options) -> Estimate:
-    """Estimate disk, WAL and time: the copy has the size of the table, and WAL is written for heap and indexes."""
-    table = facts.table
-    size = table.heap_bytes + table.toast_bytes + table.index_bytes
-    workers = options.workers or 2
-    return Estimate(
-        rows=max(0, round(table.reltuples)),
-        disk_bytes=size,
-        wal_bytes=round(size * 1.1),
-        duration_s=size / BYTES_PER_SECOND / max(1, min(workers, 4)) * 2,
-        basis=f"{BYTES_PER_SECOND // 1_000_000} MB/s of table and index per two workers, unthrottled, no other load",
+def _matviews_step(statements: tuple[str, ...]) -> Step:
+    return Step(
+        id="matviews",
+        title="Make the materialized views again over the copy, without rows",
+        kind="sql",
+        sql=statements,
+        lock="none",
+        longest_wait="no one waits",
+        undo=(),
+        reason="A materialized view cannot be redirected: it is made again, with all that hangs on it.",
     )
 
 
-def _changes(facts: TableFacts, by: By, keys: Keys) -> tuple[str, ...]:
-    """What the application will notice after the cut-over."""
-    key = ", ".join(quote_ident(c) for c in by.columns)
-    changes = [f"Queries without a condition on {key} read every partition, and lock each of them."]
-    for index in facts.indexes:
-        missing = keys.grown.get(index.oid)
-        if missing:
-            old = ", ".join(quote_ident(c) for c in index.key_columns)
-            new = ", ".join(quote_ident(c) for c in (*index.key_columns, *missing))
-            changes.append(
-                f"{quote_ident(index.name)} becomes unique on ({new}): ({old}) alone may repeat, cannot be"
-                f" referenced by a foreign key, and INSERT … ON CONFLICT ({old}) must name ({new})."
-            )
-    forced = [c for c in by.columns if _primary_grows(facts, keys) and c in _nullable(facts)]
-    if forced:
-        changes.append(f"Column {', '.join(map(quote_ident, forced))} becomes NOT NULL as part of the primary key.")
-    changes.append(
-        f"An UPDATE of {key} that moves a row to another partition can meet a concurrent change of that row"
-        " with error 40001: retry it."
+def _refresh_steps(plan: MirrorPlan) -> tuple[Step, ...]:
+    if not plan.matviews:
+        return ()
+    return (
+        Step(
+            id="refresh",
+            title="Compute the new materialized views over the copy",
+            kind="refresh",
+            sql=tuple(matviews.refresh(place.staged, with_data=True) for place in plan.matviews),
+            lock="ACCESS SHARE",
+            longest_wait="no one waits",
+            undo=(),
+            reason="As late as can be without a lock, from one snapshot; those without rows stay so.",
+        ),
     )
-    for trigger in facts.triggers:
-        if trigger.is_row and any(
-            word in trigger.source.lower() for word in ("tg_table_name", "tg_relid", "tg_relname")
-        ):
-            changes.append(
-                f"Trigger {quote_ident(trigger.name)} reads TG_TABLE_NAME or TG_RELID, which will be the partition."
-            )
-    for publication in facts.publications:
-        if publication.is_member and not publication.via_root:
-            changes.append(
-                f"Publication {quote_ident(publication.name)} is set to publish_via_partition_root, so that"
-                " subscribers keep seeing one table."
-            )
-    return tuple(changes)
 
 
-def _warnings(facts: TableFacts, skew: Skew | None) -> tuple[str, ...]:
-    warnings: list[str] = []
-    if skew is not None and skew.largest_over_mean > 1.5:
-        name, rows = max(skew.rows_per_leaf, key=lambda pair: pair[1])
-        warnings.append(
-            f"The key is uneven: {name} would hold about {rows:,} rows, {skew.largest_over_mean:.1f} times the mean."
-        )
-    if not facts.table.sees_all_sessions:
-        warnings.append(
-            "Other roles' transactions cannot be seen: one that took its snapshot before the cut-over can read"
-            " the table as it was moments earlier (its writes get 40001). GRANT pg_read_all_stats lets the"
-            " cut-over wait for them."
-        )
-    return tuple(warnings)
-
-
-def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Schemas) -> tuple[Step, ...]:
+def _steps(
+    plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Schemas, views: tuple[str, ...]
+) -> tuple[Step, ...]:
     pair, stage, table = plan.forward, plan.forward.target, plan.table
     namer = bounds.Namer(facts.taken_names | {leaf.name for leaf in plan.leaves})
     lock = f"{plan.options.lock_timeout_s * 1000:.0f} ms for the lock, then free"
@@ -417,6 +388,10 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 reason="A row that differs must be waiting in the log; anything else stops the run.",
             )
         )
+    if views:
+        # Before the rows are brought up: what cannot be made over the copy is known before the long part.
+        at = next(number for number, step in enumerate(steps) if step.id == "analyze")
+        steps.insert(at, _matviews_step(views))
     steps += [
         Step(
             id="reverse",
@@ -428,13 +403,14 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
             undo=(),
             reason="From the cut-over on, changed keys are logged for undo.",
         ),
+        *(_refresh_steps(plan)),
         Step(
             id="cutover",
             title="Drain the log to zero and exchange the tables",
             kind="cutover",
             sql=(plan.statements.lock_forward, *plan.statements.cutover),
-            lock="ACCESS EXCLUSIVE",
-            longest_wait=f"{plan.options.max_block_s * 1000:.0f} ms at most, then given up and tried again",
+            lock=locks.cutover_lock(facts),
+            longest_wait=locks.cutover_wait(facts, plan.options.max_block_s, plan.options.lock_timeout_s),
             undo=(plan.statements.lock_reverse, *plan.statements.undo),
             reason="One short transaction; when it would pass the limit it is rolled back.",
         ),
@@ -446,7 +422,7 @@ def _steps(plan: MirrorPlan, facts: TableFacts, by: By, keys: Keys, schemas: Sch
                 title="Prove a foreign key",
                 kind="settle",
                 sql=settled,
-                lock="SHARE UPDATE EXCLUSIVE or SHARE ROW EXCLUSIVE",
+                lock=locks.settle_lock(facts, settled) or "SHARE UPDATE EXCLUSIVE or SHARE ROW EXCLUSIVE",
                 longest_wait=lock,
                 undo=(),
                 reason="Foreign keys were enforced from the cut-over on; this makes them validated again.",

@@ -10,8 +10,10 @@ from psycopg import sql
 
 from pgscale.catalog.model import Column, TableFacts
 from pgscale.connect.session import Session
-from pgscale.errors import PermissionDeniedError
-from pgscale.livecopy.ddl import ident, qualified, trusted
+from pgscale.core.model import quote_ident
+from pgscale.errors import PermissionDeniedError, UsageError
+from pgscale.livecopy.ddl import ident, qualified, text, trusted
+from pgscale.livecopy.work import execute
 from pgscale.partition.bounds import TIME_TYPES, Extent
 from pgscale.partition.model import By
 
@@ -24,6 +26,21 @@ HASH_COMBINE = 0x49A0F4DD15E5A8E3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedValues:
+    """What `--values` names, as the column's type and collation tell values apart.
+
+    Args:
+        values: one text for each, as the server prints it, in the order given.
+        repeated: values that were named more than once: the texts given for each.
+        missing: values of rows that are not named.
+    """
+
+    values: tuple[str, ...]
+    repeated: tuple[tuple[str, ...], ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyValues:
     """What occurs in the partition key.
 
@@ -33,20 +50,30 @@ class KeyValues:
             there are more than MOST_VALUES.
         has_null: whether NULL occurs in any key column.
         has_nonfinite: whether infinity, -infinity or NaN occurs in a range column.
+        named: what `--values` names (list only); None when it names nothing.
     """
 
     extent: Extent
     values: tuple[str, ...] | None
     has_null: bool
     has_nonfinite: bool
+    named: NamedValues | None = None
 
 
-def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
-    """Read what the bounds depend on. With an index on a range key this is instant, else one pass by chunks."""
+def read_key_values(session: Session, facts: TableFacts, by: By, given: tuple[str, ...] = ()) -> KeyValues:
+    """Read what the bounds depend on. With an index on a range key this is instant, else one pass by chunks.
+
+    Args:
+        given: the texts of `--values`, for a list.
+
+    Raises:
+        UsageError: one of them is no value of the column; PermissionDeniedError: the table cannot be read.
+    """
     column = facts.column(by.columns[0])
     assert column is not None
     nullable = [c.name for c in facts.columns if c.name in by.columns and not c.not_null]
     extent, values, has_null, has_nonfinite = Extent(lowest=None, highest=None), None, False, False
+    named: NamedValues | None = None
     indexed = any(
         i.key_columns[:1] == [column.name] and i.is_valid and not i.is_partial and " btree " in f" {i.tail} "
         for i in facts.indexes
@@ -55,7 +82,12 @@ def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
         if by.method == "range":
             extent, has_nonfinite = _extent(session, facts, column.name, column.type, whole=indexed)
         if by.method == "list":
+            if given:
+                # Before the rows are looked at: a word that is no value is known at once.
+                _refuse_uncastable(session, column, given)
             values = _values(session, facts, column)
+            if given:
+                named = _named(session, column, given, values or ())
         if nullable:
             has_null = _has_null(session, facts, nullable)
     except psycopg.errors.InsufficientPrivilege as error:
@@ -64,7 +96,7 @@ def read_key_values(session: Session, facts: TableFacts, by: By) -> KeyValues:
             consequence="Nothing was changed.",
             hint="Connect as the table's owner.",
         ) from None
-    return KeyValues(extent=extent, values=values, has_null=has_null, has_nonfinite=has_nonfinite)
+    return KeyValues(extent=extent, values=values, has_null=has_null, has_nonfinite=has_nonfinite, named=named)
 
 
 def _looks(facts: TableFacts) -> Iterator[tuple[str, str]]:
@@ -145,6 +177,64 @@ def _distinct(session: Session, column: Column, values: set[str]) -> set[str]:
         ).format(v=sql.Literal(sorted(values)), t=trusted(column.type), collate=collate)
     ).fetchall()
     return {str(row[0]) for row in rows}
+
+
+def _refuse_uncastable(session: Session, column: Column, given: tuple[str, ...]) -> None:
+    """Raise when the server would not take one of the texts as a bound of the column, naming the first."""
+    # An explicit cast cuts strings to their length where a bound is an error (typcategory S, and V of bit strings);
+    # a domain has the category of its base type.
+    statement = text(
+        sql.SQL(
+            "SELECT u.v, u.v::{}::text, (SELECT y.typcategory IN ('S', 'V') FROM pg_catalog.pg_type y"
+            " WHERE y.oid = $2::int8::oid) FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY u(v, n) ORDER BY u.n"
+        ).format(trusted(column.type))
+    )
+    try:
+        rows = execute(session, statement, list(given), column.type_oid).fetchall()
+    except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
+        raise
+    except psycopg.Error as error:
+        if len(given) > 1:
+            for value in given:
+                _refuse_uncastable(session, column, (value,))
+        reason = str(error).partition("\n")[0]
+        raise _no_value(column, "".join(given[:1]), f": {reason}") from None
+    for value, stored, is_string in rows:
+        if is_string and value.rstrip(" ") != stored.rstrip(" "):
+            raise _no_value(column, value, ": it does not fit")
+
+
+def _no_value(column: Column, given: str, reason: str) -> UsageError:
+    return UsageError(
+        f"--values names {given!r}, which is no value of column {quote_ident(column.name)} ({column.type}){reason}.",
+        hint="Write values as in SQL, without quotes, separated by commas.",
+    )
+
+
+def _named(session: Session, column: Column, given: tuple[str, ...], held: tuple[str, ...]) -> NamedValues:
+    """Match what is named with what the rows hold, as a unique key of the column would."""
+    collate = sql.SQL(" COLLATE {}").format(trusted(column.collation)) if column.collation else sql.SQL("")
+    # GROUP BY takes the type's own equality; an operator would have to be found by a search_path.
+    statement = text(
+        sql.SQL(
+            "SELECT pg_catalog.array_agg(u.n ORDER BY u.n), (pg_catalog.array_agg(u.v::text ORDER BY u.n))[1]"
+            " FROM (SELECT w.n, w.v::{t} AS v FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY w(v, n)) u"
+            " GROUP BY u.v{collate} ORDER BY pg_catalog.min(u.n)"
+        ).format(t=trusted(column.type), collate=collate)
+    )
+    values: list[str] = []
+    repeated: list[tuple[str, ...]] = []
+    missing: list[str] = []
+    rows: list[tuple[list[int], str]] = execute(session, statement, [*given, *held]).fetchall()
+    for numbers, first in rows:
+        names = tuple(given[n - 1] for n in numbers if n <= len(given))
+        if not names:
+            missing.append(first)
+            continue
+        values.append(first)
+        if len(names) > 1:
+            repeated.append(names)
+    return NamedValues(values=tuple(values), repeated=tuple(repeated), missing=tuple(sorted(missing)))
 
 
 def _has_null(session: Session, facts: TableFacts, columns: list[str]) -> bool:

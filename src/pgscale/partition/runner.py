@@ -24,10 +24,12 @@ from pgscale.livecopy.applier import Applier, InBackground
 from pgscale.livecopy.chunks import PageQueue
 from pgscale.livecopy.cutover import CutOver, Exchange, Limits
 from pgscale.livecopy.keeper import Keeper
+from pgscale.livecopy.model import Pair
 from pgscale.livecopy.sampler import HoldLimits, Sampler
 from pgscale.livecopy.throttle import PACES, Throttle
-from pgscale.livecopy.work import Rate, Work, execute, explain, in_parallel, progress
+from pgscale.livecopy.work import Rate, Telling, Work, execute, explain, in_parallel, progress
 from pgscale.partition.model import MirrorPlan
+from pgscale.partition.refresh import compute_matviews
 
 
 class Runner:
@@ -45,7 +47,7 @@ class Runner:
             run_id=run_id,
             stop=threading.Event(),
             throttle=Throttle(options.pace, options.chunk_target_s),
-            tell=watch,
+            tell=Telling(watch, str(plan.table)),
             table=str(plan.table),
         )
         self.keeper = Keeper(self.work, owner)
@@ -66,7 +68,7 @@ class Runner:
         with self._kept(), Sampler(self.work, HoldLimits(replica_lag_s=self.plan.options.max_replica_lag_s)):
             with self.work.open(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
-            before = [s for s in self.plan.steps if s.kind not in ("apply", "verify", "cutover", "settle")]
+            before = [s for s in self.plan.steps if s.kind not in ("apply", "verify", "refresh", "cutover", "settle")]
             live = [s for s in before if s.id != "reverse"]
             self.work.throttle.listen(self.work.stop)
             if "cutover" not in done:
@@ -95,6 +97,8 @@ class Runner:
                     check=self._check_new_table,
                 )
                 try:
+                    # The old ones are kept as they were at the swap.
+                    self._refresh(applier, reverse, [(p.live, p.retained) for p in plan.matviews])
                     CutOver(self.work, reverse, applier, exchange, self.limits).run()
                 except psycopg.errors.UniqueViolation as error:
                     raise RunFailedError(
@@ -272,6 +276,7 @@ class Runner:
                 self._in_one_transaction(reverse)
             if not cutover:
                 self._wait_for_order(applier)
+            self._refresh(applier, self.pair, [(p.live, p.staged) for p in plan.matviews])
             self._phase("cutover")
             kill_point("before:cutover")
             exchange = Exchange(
@@ -284,6 +289,16 @@ class Runner:
             kill_point("after:cutover")
         finally:
             applier.close()
+
+    def _refresh(self, applier: Applier, pair: Pair, names: list[tuple[QName, QName]]) -> None:
+        """Compute what will be put in place, as late as can be without a lock. Not in the ledger: it goes stale."""
+        if not names:
+            return
+        kill_point("before:refresh")
+        self._phase("refresh")
+        applier.catch_up("refresh")
+        compute_matviews(self.work, pair, names)
+        kill_point("after:refresh")
 
     def _verify(self, applier: Applier) -> None:
         with self.work.open(CONTROL) as session:

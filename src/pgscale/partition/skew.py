@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from pgscale.catalog.model import ColumnStatistics
+from pgscale.core.model import quote_ident
 from pgscale.partition.model import Leaf, Skew
+
+# Largest partition over the mean, from which on it is said.
+UNEVEN = 1.5
 
 
 def hash_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics, remainders: list[int]) -> Skew:
@@ -30,6 +36,75 @@ def hash_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics,
     else:
         counts = [c + rest / len(leaves) for c in counts]
     return _skew(leaves, counts, f"pg_stats: {len(frequencies)} most common values and {rows:,} rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combinations:
+    """How many different combinations of the key's columns there are, and what says so."""
+
+    count: float
+    source: str
+
+
+def combined_skew(
+    leaves: int, rows: int, columns: tuple[tuple[str, ColumnStatistics], ...], counted: Combinations | None
+) -> Skew:
+    """Bound the largest partition of a hash over several columns from above.
+
+    Which combinations occur is not known from one column's statistics. So the most common values are taken to
+    coincide (no combination is more common than the rarest of them), and without a count there are taken to be no
+    more combinations than the column with most values has.
+
+    Args:
+        columns: the key's columns with their statistics.
+        counted: the number of combinations where extended statistics have it.
+    """
+    tops = [(name, _most_common(statistics)) for name, statistics in columns]
+    heaviest = min(share for _, share in tops)
+    distincts = [_distinct_values(statistics, rows) for _, statistics in columns]
+    found = counted or Combinations(count=max(distincts), source="the column with most values, as if it decided alone")
+    others = max(1.0, found.count - 1)
+    # m values in n partitions: with high probability none gets more than m/n + √(2 m/n ln n) of them
+    # (Raab and Steger, Balls into Bins, 1998).
+    spread = 1 + math.sqrt(2 * leaves * math.log(leaves) / others) if leaves > 1 else 1.0
+    ratio = min(float(leaves), heaviest * leaves + (1 - heaviest) * spread)
+    common = ", ".join(f"{quote_ident(name)} {share:.1%}" for name, share in tops)
+    return Skew(
+        rows_per_leaf=(),
+        largest_over_mean=ratio,
+        largest_rows=round(ratio * rows / leaves),
+        basis=f"{found.count:,.0f} combinations by {found.source}; most common value of {common}, taken to coincide;"
+        f" {rows:,} rows",
+    )
+
+
+def describe_unevenness(skew: Skew | None) -> str | None:
+    """Return the warning that the key is uneven, with numbers; None when it is even enough."""
+    if skew is None or skew.largest_over_mean <= UNEVEN:
+        return None
+    if not skew.rows_per_leaf:
+        return (
+            f"The key may be uneven: the largest partition could hold up to {skew.largest_rows:,} rows,"
+            f" {skew.largest_over_mean:.1f} times the mean ({skew.basis})."
+        )
+    name, rows = max(skew.rows_per_leaf, key=lambda pair: pair[1])
+    return (
+        f"The key is uneven: {quote_ident(name)} would hold about {rows:,} rows,"
+        f" {skew.largest_over_mean:.1f} times the mean."
+    )
+
+
+def _most_common(statistics: ColumnStatistics) -> float:
+    """Return the share of the most common value; NULL is a value here, as it is to the hash."""
+    listed = statistics.null_frac
+    for frequency in statistics.frequencies or []:
+        listed = max(listed, frequency)
+    distinct = statistics.n_distinct
+    return max(listed, 1.0 / distinct) if distinct > 0 and not statistics.frequencies else listed
+
+
+def _distinct_values(statistics: ColumnStatistics, rows: int) -> float:
+    return statistics.n_distinct if statistics.n_distinct > 0 else -statistics.n_distinct * rows
 
 
 def list_skew(leaves: tuple[Leaf, ...], rows: int, statistics: ColumnStatistics) -> Skew | None:
@@ -66,6 +141,7 @@ def _skew(leaves: tuple[Leaf, ...], counts: list[float], basis: str) -> Skew:
         rows_per_leaf=tuple((leaf.name, round(count)) for leaf, count in zip(leaves, counts, strict=True)),
         largest_over_mean=max(counts) / mean if mean > 0 else 1.0,
         basis=basis,
+        largest_rows=round(max(counts)),
     )
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 from pgscale.catalog.model import TableFacts
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
-from pgscale.partition.ddl import alter, column_statistics, grants, parameters, revokes
+from pgscale.partition.ddl import alter, column_statistics, grants, revokes, storage_options
 from pgscale.partition.lifecycle.model import (
     Action,
     Create,
@@ -61,18 +61,13 @@ def create(parent: Parent, sibling: TableFacts | None, leaf: QName) -> tuple[str
     """
     method = parent.access_method or (sibling.table.access_method if sibling else None)
     unlogged = sibling is not None and sibling.table.persistence == "u"
-    settings: list[sql.Composable] = []
-    if sibling is not None and sibling.table.reloptions:
-        settings.append(parameters(sibling.table.reloptions))
-    if sibling is not None and sibling.table.toast_reloptions:
-        settings.append(parameters(sibling.table.toast_reloptions, "toast."))
     made = sql.SQL("CREATE {}TABLE {} (LIKE {} {}){}{}{}").format(
         sql.SQL("UNLOGGED " if unlogged else ""),
         qualified(leaf),
         qualified(parent.qname),
         sql.SQL("INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING GENERATED"),
         sql.SQL(" USING {}").format(ident(method)) if method else sql.SQL(""),
-        sql.SQL(" WITH ({})").format(sql.SQL(", ").join(settings)) if settings else sql.SQL(""),
+        storage_options(sibling.table) if sibling else sql.SQL(""),
         sql.SQL(" TABLESPACE {}").format(ident(parent.tablespace)) if parent.tablespace else sql.SQL(""),
     )
     return (text(made), *(() if sibling is None else _settings(sibling, leaf)))
@@ -80,7 +75,7 @@ def create(parent: Parent, sibling: TableFacts | None, leaf: QName) -> tuple[str
 
 def _settings(sibling: TableFacts, leaf: QName) -> Iterator[str]:
     yield from revokes(sibling, leaf)
-    yield from grants(sibling, leaf)
+    yield from grants(sibling.table, sibling.grants, leaf)
     for column in sibling.columns:
         yield from column_statistics(column, leaf)
     if sibling.table.replica_identity in ("f", "n"):

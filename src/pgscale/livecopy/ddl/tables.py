@@ -1,0 +1,41 @@
+"""Compose what locks a whole table or looks at its file."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from pgscale.core.model import QName
+from pgscale.livecopy.ddl.quoting import qualified, text
+
+
+def lock_to_read(table: QName, *more: QName) -> str:
+    """Return the statement that keeps TRUNCATE away for one transaction; it freezes no snapshot.
+
+    Of further tables only the parent is locked, not every partition: those are ours, and we TRUNCATE the parent.
+    """
+    also = sql.SQL("").join(sql.SQL(", ONLY {}").format(qualified(t)) for t in more)
+    return text(sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(qualified(table), also))
+
+
+def lock_against_writers(table: QName) -> str:
+    """Return the statement that keeps writers and row lockers out, but not readers."""
+    return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(qualified(table)))
+
+
+def pages_of(table: QName) -> str:
+    """Return the statement that tells a table's size in pages."""
+    return text(
+        sql.SQL(
+            "SELECT pg_catalog.pg_relation_size({}::pg_catalog.regclass)"
+            " / pg_catalog.current_setting('block_size')::int8"
+        ).format(sql.Literal(text(qualified(table))))
+    )
+
+
+def file_of(table: QName) -> str:
+    """Return the statement that tells the table's file: another one after VACUUM FULL, CLUSTER or TRUNCATE."""
+    return text(
+        sql.SQL("SELECT pg_catalog.pg_relation_filenode({}::pg_catalog.regclass)::int8").format(
+            sql.Literal(text(qualified(table)))
+        )
+    )
