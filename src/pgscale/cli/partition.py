@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
 from pgscale.cli.progress import watching
+from pgscale.commands import lifecycle
 from pgscale.commands import partition as commands
+from pgscale.commands import schedule as schedules
+from pgscale.commands.schedule import KINDS, Kind
+from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
 from pgscale.core.units import parse_duration_s
-from pgscale.partition import Options
+from pgscale.errors import PgscaleError
+from pgscale.partition import Limits, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,3 +196,86 @@ def status(table: str | None, dsn: str | None, as_json: bool) -> None:
     Example: pgscale partition status public.events --json
     """
     _render(commands.status(dsn, table), as_json)
+
+
+CONFIG = click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="Default: pgscale.toml in this directory."
+)
+
+
+@partition.command()
+@click.argument("table", required=False)
+@CONFIG
+@click.option("--dry-run", is_flag=True, help="Show what would be done, with its SQL; change nothing.")
+@click.option("--loop", type=DURATION, help="Do it again and again, so long apart; Ctrl-C ends it.")
+@click.option(
+    "--max-default-scan",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    metavar="MB",
+    help="Largest DEFAULT partition to scan under a lock.",
+)
+@click.option(
+    "--max-move-rows",
+    type=click.IntRange(min=0),
+    default=100_000,
+    show_default=True,
+    help="Most rows to move out of DEFAULT in one transaction.",
+)
+@common
+def maintain(
+    table: str | None,
+    config: Path | None,
+    dry_run: bool,
+    loop: float | None,
+    max_default_scan: int,
+    max_move_rows: int,
+    dsn: str | None,
+    as_json: bool,
+) -> None:
+    """Make partitions ahead of time and retire old ones, as pgscale.toml says.
+
+    With --loop and --json it prints one document a round.
+
+    Example: pgscale partition maintain public.events --dry-run
+    """
+    limits = Limits(default_scan_bytes=max_default_scan * 1024 * 1024, move_rows=max_move_rows)
+
+    def once() -> None:
+        with watching() as watch:
+            report = lifecycle.maintain(dsn, table, watch, config=config, dry_run=dry_run, limits=limits)
+        _render(report, as_json)
+
+    if loop is None:
+        once()
+    else:
+        _repeat(once, loop)
+
+
+@partition.command()
+@click.option("--every", type=DURATION, default="1h", show_default=True, help="How often to maintain.")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these; all when not given.")
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+def schedule(every: float, kinds: tuple[Kind, ...], config: Path | None, as_json: bool) -> None:
+    """Print schedules for `maintain`, ready to install: systemd, cron, Kubernetes. Changes nothing.
+
+    Example: pgscale partition schedule --every 1h --kind systemd
+    """
+    _render(schedules.schedule(every, kinds, config), as_json)
+
+
+def _repeat(once: Callable[[], None], every_s: float) -> None:
+    """Do it until Ctrl-C: bad news and a lost connection are said and not the end."""
+    while True:
+        try:
+            once()
+        except SystemExit:
+            pass
+        except PgscaleError as error:
+            if error.exit_code == 2:
+                raise
+            click.echo(f"pgscale: {redact(str(error))}", err=True)
+        sys.stdout.flush()
+        time.sleep(every_s)

@@ -82,3 +82,32 @@ WHERE r.table_name = (pg_catalog.parse_ident(%(name)s::text))[pg_catalog.array_l
   AND (pg_catalog.array_length(pg_catalog.parse_ident(%(name)s::text), 1) = 1
        OR r.table_schema = (pg_catalog.parse_ident(%(name)s::text))[1])
 LIMIT 1;
+
+-- name: has_retired
+SELECT pg_catalog.to_regclass('pgscale.retired') IS NOT NULL;
+
+-- name: select_retired
+SELECT leaf_oid, leaf_schema, leaf_name, low, high, promise, archive_dir, archive_format, state, file, sha256,
+  row_count, fingerprint
+FROM pgscale.retired WHERE table_oid = %(oid)s::int8 ORDER BY noted_at, leaf_oid;
+
+-- name: note_retired
+INSERT INTO pgscale.retired (leaf_oid, table_oid, leaf_schema, leaf_name, low, high, promise, archive_dir, archive_format)
+VALUES (%(leaf_oid)s::int8, %(table_oid)s::int8, %(schema)s::text, %(name)s::text, %(low)s::text, %(high)s::text,
+  %(promise)s::text, %(archive_dir)s::text, %(archive_format)s::text)
+ON CONFLICT (leaf_oid) DO UPDATE SET table_oid = excluded.table_oid, leaf_schema = excluded.leaf_schema,
+  leaf_name = excluded.leaf_name, low = excluded.low, high = excluded.high, promise = excluded.promise,
+  archive_dir = excluded.archive_dir, archive_format = excluded.archive_format, state = 'noted', file = NULL,
+  sha256 = NULL, row_count = NULL, fingerprint = NULL, noted_at = pg_catalog.clock_timestamp();
+
+-- name: set_archived
+UPDATE pgscale.retired SET state = 'archived', file = %(file)s::text, sha256 = %(sha256)s::text,
+  row_count = %(rows)s::int8, fingerprint = %(fingerprint)s::text
+WHERE leaf_oid = %(leaf_oid)s::int8;
+
+-- name: forget_retired
+DELETE FROM pgscale.retired WHERE leaf_oid = %(leaf_oid)s::int8;
+
+-- name: note_again
+UPDATE pgscale.retired SET state = 'noted', file = NULL, sha256 = NULL, row_count = NULL, fingerprint = NULL
+WHERE leaf_oid = %(leaf_oid)s::int8;

@@ -42,3 +42,21 @@ CREATE TABLE IF NOT EXISTS pgscale.chunk (
   row_count bigint NOT NULL
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX IF NOT EXISTS chunk_run_phase ON pgscale.chunk (run_id, phase, first_page);
+-- What was promised for a partition before it was detached; the row goes when the promise is kept.
+CREATE TABLE IF NOT EXISTS pgscale.retired (
+  leaf_oid bigint PRIMARY KEY,
+  table_oid bigint NOT NULL,
+  leaf_schema text NOT NULL,
+  leaf_name text NOT NULL,
+  low text NOT NULL,
+  high text NOT NULL,
+  promise text NOT NULL CHECK (promise IN ('archive', 'drop')),
+  archive_dir text,
+  archive_format text NOT NULL,
+  state text NOT NULL DEFAULT 'noted' CHECK (state IN ('noted', 'archived')),
+  file text,
+  sha256 text,
+  row_count bigint,
+  fingerprint text,
+  noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import class_row
@@ -19,6 +19,9 @@ QUERIES = named.load("pgscale.ledger")
 # Two-key advisory locks: the class says what the lock is for, the object is the table's oid.
 OWNER_LOCK = 1_885_827_442
 WORK_LOCK = 1_885_827_443
+LIFE_LOCK = 1_885_827_444
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,34 @@ def read_runs(session: Session, oid: int | None = None) -> tuple[RunRow, ...]:
             return ()
 
 
+def read_retired(session: Session, oid: int, kind: type[T]) -> tuple[T, ...]:
+    """Return the promises for partitions of one table; none where the ledger has no such table."""
+    if not scalar(session, "has_retired"):
+        return ()
+    with session.cursor(row_factory=class_row(kind)) as cursor:
+        query = QUERIES.get("select_retired", session.info.server_version)
+        return tuple(cursor.execute(query, {"oid": oid}).fetchall())
+
+
+def _has_promises(session: Session) -> bool:
+    if not scalar(session, "has_retired"):
+        return False
+    row = session.execute("SELECT EXISTS (SELECT FROM pgscale.retired)").fetchone()
+    return bool(row and row[0])
+
+
+def try_look_after(session: Session, oid: int) -> bool:
+    """Take the life of a table's partitions for this session; False while another one has it."""
+    row = session.execute(
+        "SELECT pg_catalog.pg_try_advisory_lock(%s::int4, %s::int4)", (LIFE_LOCK, _as_int4(oid))
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def stop_looking_after(session: Session, oid: int) -> None:
+    session.execute("SELECT pg_catalog.pg_advisory_unlock(%s::int4, %s::int4)", (LIFE_LOCK, _as_int4(oid)))
+
+
 def try_own(session: Session, oid: int) -> bool:
     """Take the run of a table for this session; False while another live process has it."""
     row = session.execute(
@@ -145,8 +176,9 @@ def drop_if_empty(session: Session) -> None:
         with session.transaction():
             lock_ledger(session)
             row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
-            if row and not row[0]:
+            if row and not row[0] and not _has_promises(session):
                 session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
+                session.execute("DROP TABLE IF EXISTS pgscale.retired")
                 session.execute("DROP SCHEMA pgscale")
     except psycopg.errors.InsufficientPrivilege:
         # Another role made the ledger; it is that role's to drop.

@@ -8,17 +8,24 @@
 
 from pgscale.partition.actions import abort, cutover, finish, pause, resume, run, status, undo
 from pgscale.partition.forecast import plan
+from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
+from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import MirrorPlan, Options, RunResult, RunStatus
 from pgscale.partition.workload import summarize
 
 __all__ = [
+    "Finding",
+    "Limits",
+    "MaintainResult",
     "MirrorPlan",
     "Options",
+    "PartitionSet",
     "RunResult",
     "RunStatus",
     "abort",
     "cutover",
     "finish",
+    "maintain",
     "pause",
     "plan",
     "resume",

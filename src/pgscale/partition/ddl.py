@@ -101,10 +101,11 @@ def column_statistics(column: Column, table: QName) -> Iterator[str]:
             only=True,
         )
     if column.options:
-        yield alter(table, sql.SQL("ALTER COLUMN {} SET ({})").format(name, _options(column.options)), only=True)
+        yield alter(table, sql.SQL("ALTER COLUMN {} SET ({})").format(name, parameters(column.options)), only=True)
 
 
-def _options(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
+def parameters(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
+    """Return `key = value` of each storage parameter."""
     parts: list[sql.Composable] = []
     for option in reloptions:
         key, _, value = option.partition("=")
@@ -113,7 +114,7 @@ def _options(reloptions: Sequence[str], prefix: str = "") -> sql.Composed:
 
 
 def with_options(reloptions: Sequence[str] | None) -> sql.Composable:
-    return sql.SQL(" WITH ({})").format(_options(reloptions)) if reloptions else sql.SQL("")
+    return sql.SQL(" WITH ({})").format(parameters(reloptions)) if reloptions else sql.SQL("")
 
 
 def revokes(facts: TableFacts, table: QName) -> Iterator[str]:
@@ -232,9 +233,9 @@ def storage_options(relation: Table) -> sql.Composable:
     """Return ` WITH (…)` of the relation's storage parameters, those of its TOAST table included."""
     options: list[sql.Composable] = []
     if relation.reloptions:
-        options.append(_options(relation.reloptions))
+        options.append(parameters(relation.reloptions))
     if relation.toast_reloptions:
-        options.append(_options(relation.toast_reloptions, "toast."))
+        options.append(parameters(relation.toast_reloptions, "toast."))
     return sql.SQL(" WITH ({})").format(sql.SQL(", ").join(options)) if options else sql.SQL("")
 
 

@@ -1,0 +1,1 @@
+"""The life of range partitions: made ahead of time, retired when they are over their age."""

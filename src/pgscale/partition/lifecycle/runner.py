@@ -1,0 +1,535 @@
+"""Look after the partitions of tables: carry out the plan, each action so that it can be killed and continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import psycopg
+
+from pgscale.catalog import reader as catalog
+from pgscale.catalog.model import TableFacts
+from pgscale.connect.dsn import redact, resolve_dsn
+from pgscale.connect.pooler import refuse_transaction_pooling
+from pgscale.connect.retry import retrying
+from pgscale.connect.session import READER, Profile, Session, open_session
+from pgscale.core.model import Progress, QName, Watch, ignore_progress
+from pgscale.errors import ConnectError, PermissionDeniedError, PgscaleError, RefusedError, UsageError
+from pgscale.ledger import store
+from pgscale.livecopy.work import execute
+from pgscale.partition.lifecycle import archive, ddl, reader
+from pgscale.partition.lifecycle.checks import refuse
+from pgscale.partition.lifecycle.model import (
+    Action,
+    Archive,
+    Create,
+    CreateDefault,
+    Detach,
+    Done,
+    Drop,
+    Finalize,
+    Finding,
+    Forget,
+    LifePlan,
+    Limits,
+    MaintainResult,
+    MoveFromDefault,
+    PartitionSet,
+    RemoveDefault,
+    Retired,
+    SetResult,
+    Severity,
+    describe,
+    kind_of,
+)
+from pgscale.partition.lifecycle.plan import check_period, outline, plan_set
+from pgscale.partition.runner import kill_point
+
+# Everything of one table happens in one session: its advisory lock ends with the last statement under way,
+# so a call that takes over from a killed one never meets a DETACH that the server is still working on.
+CARE = Profile(purpose="maintain", statement_timeout_ms=60_000, lock_timeout_ms=1_000)
+
+FOREIGN_KEY_VIOLATION = "23503"
+
+
+def maintain(
+    dsn: str | None,
+    sets: Sequence[PartitionSet],
+    now: datetime | None = None,
+    dry_run: bool = False,
+    watch: Watch = ignore_progress,
+    limits: Limits | None = None,
+) -> MaintainResult:
+    """Create partitions ahead, move what fell into DEFAULT, retire what is over its age; continue what was begun.
+
+    One table's trouble is a finding and does not keep the others from being looked after.
+
+    Args:
+        now: aware; the present moment when None.
+        dry_run: decide and show, change nothing.
+        limits: what it may cost others.
+
+    Raises:
+        UsageError: a period that does not fit its column; ConnectError: no connection;
+        RefusedError: a pooler in transaction mode.
+
+    Locks: on the table SHARE UPDATE EXCLUSIVE, with a DEFAULT partition also ACCESS EXCLUSIVE on DEFAULT while it is
+    scanned, and ACCESS EXCLUSIVE on the table for a detach; each waited for at most `limits.lock_timeout_s`.
+    """
+    moment = now if now is not None else datetime.now(UTC)
+    if moment.tzinfo is None:
+        raise UsageError("`now` has no time zone.", hint="Pass an aware datetime, such as datetime.now(UTC).")
+    dsn = resolve_dsn(dsn)
+    if not dry_run:
+        refuse_transaction_pooling(dsn)
+    _check_periods(dsn, sets)
+    bounds = limits or Limits()
+    return MaintainResult(
+        sets=tuple(_look_after(dsn, wanted, moment, bounds, watch, dry_run=dry_run) for wanted in sets),
+        dry_run=dry_run,
+    )
+
+
+def _check_periods(dsn: str, sets: Sequence[PartitionSet]) -> None:
+    """Refuse a wrong configuration as a whole, before the first table is touched."""
+    with open_session(dsn, READER) as session:
+        for wanted in sets:
+            with suppress(RefusedError):
+                oid, _ = catalog.find_table(session, wanted.table)
+                parent = reader.read_parent(session, oid)
+                if parent.strategy == "r" and parent.type_name is not None:
+                    check_period(wanted, parent.type_name)
+
+
+def _look_after(
+    dsn: str, wanted: PartitionSet, now: datetime, limits: Limits, watch: Watch, *, dry_run: bool
+) -> SetResult:
+    try:
+        with open_session(dsn, READER) as session:
+            oid, _ = catalog.find_table(session, wanted.table)
+            parent = reader.read_parent(session, oid)
+        role = parent.owner if parent.is_owner else None
+        with open_session(dsn, (READER if dry_run else CARE).as_role(role)) as session:
+            if not dry_run and parent.is_owner and not store.try_look_after(session, oid):
+                return SetResult(table=str(parent.qname), actions=(), findings=(_busy(str(parent.qname)),))
+            caretaker = Caretaker(session, oid, wanted, now, limits, watch)
+            return caretaker.show() if dry_run else caretaker.run()
+    except (RefusedError, PermissionDeniedError) as error:
+        return SetResult(table=wanted.table, actions=(), findings=(_refused(wanted.table, error),))
+    except psycopg.OperationalError as error:
+        if error.sqlstate not in (None, "57P01", "57P02", "57P03"):
+            return SetResult(table=wanted.table, actions=(), findings=(_failed(wanted.table, None, error),))
+        raise ConnectError(
+            f"The connection was lost: {_first_line(error)}.", hint="The next `maintain` continues what was begun."
+        ) from error
+    except psycopg.Error as error:
+        return SetResult(table=wanted.table, actions=(), findings=(_failed(wanted.table, None, error),))
+
+
+class Caretaker:
+    """One call's part in the life of one table's partitions."""
+
+    def __init__(
+        self, session: Session, oid: int, wanted: PartitionSet, now: datetime, limits: Limits, watch: Watch
+    ) -> None:
+        self.session = session
+        self.wanted = wanted
+        self.limits = limits
+        self.watch = watch
+        self.facts = reader.read_facts(session, oid)
+        self.plan = self._plan(now)
+        self.sibling = self._read_sibling()
+        self.findings = list(self.plan.findings)
+
+    def _plan(self, now: datetime) -> LifePlan:
+        refused = refuse(self.facts)
+        if refused is not None:
+            return LifePlan(table=str(self.facts.parent.qname), findings=(refused,))
+        seen = outline(self.facts, self.wanted, now)
+        obstacles = reader.read_obstacles(self.session, self.facts, seen, self.wanted, self.limits)
+        return plan_set(self.facts, self.wanted, now, obstacles, self.limits)
+
+    def _read_sibling(self) -> TableFacts | None:
+        """The newest partition made: new ones get its rights and storage parameters."""
+        made = [c for c in self.facts.children if c.kind == "r" and not c.is_default and not c.is_pending]
+        makes = any(isinstance(a, Create | CreateDefault | MoveFromDefault) for a in self.plan.actions)
+        return catalog.read_table(self.session, max(c.oid for c in made)) if made and makes else None
+
+    def show(self) -> SetResult:
+        return self._result(tuple(self._done(a, "planned") for a in self.plan.actions))
+
+    def run(self) -> SetResult:
+        """Carry the plan out; an action that fails keeps only those of the same partition from being tried."""
+        done: list[Done] = []
+        failed: set[QName] = set()
+        for number, action in enumerate(self.plan.actions):
+            if action.leaf in failed:
+                continue
+            self.watch(
+                Progress(
+                    table=str(self.facts.parent.qname),
+                    phase=kind_of(action),
+                    done=number,
+                    total=len(self.plan.actions),
+                    unit="items",
+                    note=describe(action),
+                )
+            )
+            try:
+                done.append(self._act(action))
+            except psycopg.Error as error:
+                if self.session.closed:
+                    raise
+                self._fail(action, _failed(str(self.facts.parent.qname), action, error), failed, done)
+            except PgscaleError as error:
+                self._fail(action, _refused(str(self.facts.parent.qname), error), failed, done)
+            except OSError as error:
+                self._fail(action, _no_file(str(self.facts.parent.qname), action, error), failed, done)
+        self._tidy()
+        return self._result(tuple(done))
+
+    def _fail(self, action: Action, finding: Finding, failed: set[QName], done: list[Done]) -> None:
+        failed.add(action.leaf)
+        self.findings.append(finding)
+        done.append(self._done(action, "failed"))
+
+    def _done(self, action: Action, state: str, file: str | None = None) -> Done:
+        done = Done(
+            action=action, state="planned", sql=ddl.statements(self.facts.parent, self.sibling, action), file=file
+        )
+        return replace(done, state=state)  # pyright: ignore[reportArgumentType]
+
+    def _result(self, done: tuple[Done, ...]) -> SetResult:
+        return SetResult(table=str(self.facts.parent.qname), actions=done, findings=tuple(self.findings))
+
+    # -- actions ----------------------------------------------------------------------------------------
+
+    def _act(self, action: Action) -> Done:
+        file: str | None = None
+        match action:
+            case Create() | MoveFromDefault():
+                action = self._create(action)
+            case CreateDefault():
+                self._create_default(action)
+            case RemoveDefault():
+                self._in_short_attempts(lambda: self._remove_default(action))
+            case Finalize():
+                self._alone(ddl.detach(self.facts.parent.qname, action.leaf, "finalize"))
+            case Detach():
+                self._detach(action)
+            case Archive():
+                file = self._archive(action)
+            case Drop():
+                self._drop(action)
+            case Forget():
+                self._forget(action)
+        return self._done(action, "done", file)
+
+    def _create(self, action: Create | MoveFromDefault) -> Action:
+        kill_point("maintain:before-create")
+        try:
+            self._in_short_attempts(lambda: self._make(action))
+        except psycopg.errors.CheckViolation:
+            default = self.facts.default
+            if isinstance(action, MoveFromDefault) or default is None:
+                raise
+            # A row of the range came to DEFAULT since it was looked at.
+            action = MoveFromDefault(leaf=action.leaf, low=action.low, high=action.high, default=default.qname, rows=0)
+            self._in_short_attempts(lambda: self._make(action))
+        kill_point("maintain:after-create")
+        return action
+
+    def _make(self, action: Create | MoveFromDefault) -> None:
+        parent = self.facts.parent
+        for statement in ddl.create(parent, self.sibling, action.leaf):
+            execute(self.session, statement)
+        if isinstance(action, MoveFromDefault):
+            self._move(action)
+        execute(self.session, ddl.attach(parent, action.leaf, action.low, action.high))
+        self._set_replica_identity(action.leaf)
+        kill_point("maintain:in-create")
+
+    def _move(self, action: MoveFromDefault) -> None:
+        """Bring the rows of the range, unseen by triggers: to the application nothing happens to them."""
+        default = self.facts.default
+        assert default is not None
+        execute(self.session, ddl.lock_writers(action.default))
+        # Asked again under the lock: both could have been added since the plan was made.
+        foreign, publications = reader.read_movers(self.session, default.oid)
+        if foreign or publications:
+            raise RefusedError(
+                f"Rows of {action.default} cannot be moved: {', '.join((*foreign, *publications))} would act on it.",
+                consequence="Nothing was changed.",
+            )
+        triggers = reader.query(self.session, "user_triggers", oid=default.oid).fetchall()
+        columns = [row[0] for row in reader.query(self.session, "stored_columns", oid=default.oid)]
+        for name, _ in triggers:
+            execute(self.session, ddl.disable_trigger(action.default, name))
+        moved = execute(self.session, ddl.move_rows(self.facts.parent, action, columns)).rowcount
+        for name, enabled in triggers:
+            execute(self.session, ddl.enable_trigger(action.default, name, enabled))
+        if moved > self.limits.move_rows:
+            raise RefusedError(
+                f"{action.default} holds {moved:,} rows of [{action.low}, {action.high}): too many at once.",
+                consequence="Nothing was changed.",
+                hint="Allow more with --max-move-rows when it is quiet.",
+            )
+
+    def _set_replica_identity(self, leaf: QName) -> None:
+        if self.sibling is None or self.sibling.table.replica_identity != "i":
+            return
+        row = reader.query(
+            self.session, "identity_index_of_sibling", sibling=self.sibling.table.oid, leaf=str_of(leaf)
+        ).fetchone()
+        if row is not None:
+            execute(self.session, ddl.replica_identity(leaf, row[0]))
+
+    def _create_default(self, action: CreateDefault) -> None:
+        def make() -> None:
+            for statement in ddl.create(self.facts.parent, self.sibling, action.leaf):
+                execute(self.session, statement)
+            execute(self.session, ddl.attach_default(self.facts.parent, action.leaf))
+            self._set_replica_identity(action.leaf)
+
+        self._in_short_attempts(make)
+
+    def _remove_default(self, action: RemoveDefault) -> None:
+        execute(self.session, ddl.detach(self.facts.parent.qname, action.leaf, "plain"))
+        row = execute(self.session, ddl.has_rows(action.leaf)).fetchone()
+        if row is None or row[0]:
+            raise RefusedError(f"{action.leaf} got rows a moment ago, so it stays.", consequence="Nothing was changed.")
+        self._check_same(action.leaf, action.oid)
+        execute(self.session, ddl.drop(action.leaf))
+
+    def _detach(self, action: Detach) -> None:
+        parent = self.facts.parent
+        if action.promise != "detach":
+            kill_point("maintain:before-note")
+            with self.session.transaction():
+                store.lock_ledger(self.session)
+                store.create(self.session)
+                store.execute(
+                    self.session,
+                    "note_retired",
+                    leaf_oid=action.oid,
+                    table_oid=parent.oid,
+                    schema=action.leaf.schema,
+                    name=action.leaf.name,
+                    low=action.low,
+                    high=action.high,
+                    promise=action.promise,
+                    archive_dir=action.archive_dir,
+                    archive_format=action.archive_format,
+                )
+            kill_point("maintain:noted")
+        if action.concurrently:
+            self._alone(ddl.detach(parent.qname, action.leaf, "concurrently"))
+        else:
+            self._in_short_attempts(lambda: execute(self.session, ddl.detach(parent.qname, action.leaf, "plain")))
+        kill_point("maintain:detached")
+
+    def _archive(self, action: Archive) -> str:
+        with self.session.transaction():
+            # A whole table is read, however large; only writers of this one, which is retired, wait.
+            self._set_limits(self.limits.lock_timeout_s, 0)
+            execute(self.session, ddl.lock_share(action.leaf))
+            self._check_same(action.leaf, action.oid)
+            written = archive.write(
+                self.session,
+                archive.Subject(
+                    table=self.facts.parent.qname,
+                    leaf=action.leaf,
+                    oid=action.oid,
+                    low=action.low,
+                    high=action.high,
+                ),
+                action.archive_dir,
+                action.archive_format,
+                lambda rows: self.watch(
+                    Progress(table=str(action.leaf), phase="archive", done=rows, total=None, unit="rows")
+                ),
+            )
+            kill_point("maintain:archive-written")
+            store.execute(
+                self.session,
+                "set_archived",
+                leaf_oid=action.oid,
+                file=str(written.file),
+                sha256=written.sha256,
+                rows=written.rows,
+                fingerprint=written.fingerprint,
+            )
+        kill_point("maintain:archived")
+        return str(written.file)
+
+    def _drop(self, action: Drop) -> None:
+        noted = next(
+            (r for r in store.read_retired(self.session, self.facts.parent.oid, Retired) if r.leaf_oid == action.oid),
+            None,
+        )
+        if noted is None or noted.qname != action.leaf:
+            raise RefusedError(f"Nobody promised to drop {action.leaf}.", consequence="It stays.")
+        if action.archived and (noted.state != "archived" or not archive.is_intact(noted.file, noted.sha256)):
+            with self.session.transaction():
+                store.execute(self.session, "note_again", leaf_oid=action.oid)
+            raise RefusedError(
+                f"The archive of {action.leaf} ({noted.file}) is missing or differs from what was written.",
+                consequence="The table stays.",
+                hint="The next `maintain` archives it again.",
+            )
+
+        def attempt() -> None:
+            self._set_limits(self.limits.lock_timeout_s, 0 if action.archived else self.limits.hold_s)
+            execute(self.session, ddl.lock_all(action.leaf))
+            self._check_same(action.leaf, action.oid)
+            if action.archived:
+                self._check_unchanged(action, noted)
+            execute(self.session, ddl.drop(action.leaf))
+            store.execute(self.session, "forget_retired", leaf_oid=action.oid)
+            kill_point("maintain:in-drop")
+
+        try:
+            self._in_short_attempts(attempt)
+        except _ChangedError as error:
+            with self.session.transaction():
+                store.execute(self.session, "note_again", leaf_oid=action.oid)
+            raise error.refused from None
+        kill_point("maintain:dropped")
+
+    def _check_unchanged(self, action: Drop, noted: Retired) -> None:
+        row = execute(self.session, ddl.fingerprint(action.leaf)).fetchone()
+        assert row is not None
+        if (row[0], row[1]) != (noted.row_count, noted.fingerprint):
+            raise _ChangedError(
+                RefusedError(
+                    f"Rows of {action.leaf} were changed after it was archived.",
+                    consequence="The table stays.",
+                    hint="The next `maintain` archives it again.",
+                )
+            )
+
+    def _check_same(self, leaf: QName, oid: int) -> None:
+        """Refuse a table that is not the one that was detached, or that is a partition again."""
+        row = execute(self.session, "SELECT pg_catalog.to_regclass($1)::oid::int8", str_of(leaf)).fetchone()
+        if row is None or row[0] != oid:
+            raise RefusedError(
+                f"{leaf} is not the table that was retired (oid {oid}).", consequence="It is not touched."
+            )
+        now = reader.query(self.session, "relation_now", oid=oid).fetchone()
+        if now is None or now[2]:
+            raise RefusedError(f"{leaf} is a partition.", consequence="It is not touched.")
+
+    def _forget(self, action: Forget) -> None:
+        with self.session.transaction():
+            store.execute(self.session, "forget_retired", leaf_oid=action.oid)
+
+    def _tidy(self) -> None:
+        """Leave no empty ledger behind, not even that of a call that was killed before its own tidying."""
+        if self.plan.findings and refuse(self.facts) is not None:
+            return
+        try:
+            if store.exists(self.session):
+                store.drop_if_empty(self.session)
+        except psycopg.errors.LockNotAvailable:
+            # Somebody reads the ledger; an empty one harms nobody.
+            return
+
+    # -- how statements run -----------------------------------------------------------------------------
+
+    def _set_limits(self, lock_timeout_s: float, statement_timeout_s: float) -> None:
+        for name, seconds in (("lock_timeout", lock_timeout_s), ("statement_timeout", statement_timeout_s)):
+            self.session.execute(
+                "SELECT pg_catalog.set_config(%s::text, %s::text, true)", (name, str(int(seconds * 1000)))
+            )
+
+    def _in_short_attempts(self, attempt: Callable[[], object]) -> None:
+        """Run one transaction again and again until its locks are to be had at once."""
+
+        def once() -> None:
+            with self.session.transaction():
+                self._set_limits(self.limits.lock_timeout_s, self.limits.hold_s)
+                attempt()
+
+        retrying(once, give_up_after_s=self.limits.give_up_after_s, longest_wait_s=2.0)
+
+    def _alone(self, statement: str) -> None:
+        """Run a statement outside a transaction: it waits for others, and nobody waits behind it."""
+        wait = str(int(self.limits.detach_wait_s * 1000))
+        for name in ("lock_timeout", "statement_timeout"):
+            self.session.execute("SELECT pg_catalog.set_config(%s::text, %s::text, false)", (name, wait))
+        try:
+            execute(self.session, statement)
+        finally:
+            if not self.session.closed:
+                for name, ms in (
+                    ("lock_timeout", CARE.lock_timeout_ms),
+                    ("statement_timeout", CARE.statement_timeout_ms),
+                ):
+                    self.session.execute("SELECT pg_catalog.set_config(%s::text, %s::text, false)", (name, str(ms)))
+
+
+class _ChangedError(Exception):
+    """Rolls the drop back before the ledger is told."""
+
+    def __init__(self, refused: RefusedError) -> None:
+        super().__init__(str(refused))
+        self.refused = refused
+
+
+def str_of(name: QName) -> str:
+    """Return a name as to_regclass reads it."""
+    return ddl.text(ddl.qualified(name))
+
+
+# -- what went wrong, as findings ------------------------------------------------------------------------
+
+
+def _first_line(error: psycopg.Error) -> str:
+    said = str(error).strip()
+    return redact(said.splitlines()[0] if said else type(error).__name__)
+
+
+def _busy(table: str) -> Finding:
+    return Finding(
+        id="already-maintained",
+        severity="info",
+        table=table,
+        message=f"Another `maintain` is looking after {table} at this moment, so this one changed nothing.",
+    )
+
+
+def _refused(table: str, error: PgscaleError) -> Finding:
+    return Finding(id="refused", severity="error", table=table, message=error.fact, remedy=error.hint)
+
+
+def _no_file(table: str, action: Action, error: OSError) -> Finding:
+    return Finding(
+        id="archive-failed",
+        severity="error",
+        table=table,
+        message=f"{action.leaf} could not be archived: {error}.",
+        remedy="Make the directory writable with enough room; the next `maintain` goes on.",
+    )
+
+
+def _failed(table: str, action: Action | None, error: psycopg.Error) -> Finding:
+    name, severity, what = "action-failed", "error", f"could not {describe(action)}" if action else "could not be read"
+    remedy = "The next `maintain` tries again."
+    if isinstance(action, Detach | Finalize) and error.sqlstate in ("55P03", "57014"):
+        name, severity = "detach-waits", "warning"
+        remedy = "A transaction that used the table is still open; the next `maintain` finishes the detach."
+    elif error.sqlstate in ("55P03", "57014"):
+        name, remedy = "lock-not-available", "Other sessions hold locks; the next `maintain` tries again."
+    elif error.sqlstate == FOREIGN_KEY_VIOLATION:
+        name, remedy = "foreign-key-in-the-way", "Retire or delete the referring rows first."
+    level: Severity = "warning" if severity == "warning" else "error"
+    return Finding(
+        id=name,
+        severity=level,
+        table=table,
+        message=f"{table}: {what}: {_first_line(error)}.",
+        evidence={"sqlstate": error.sqlstate},
+        remedy=remedy,
+    )
