@@ -69,8 +69,8 @@ def parse(arguments: Sequence[str]) -> Wishes:
         rounds=given.rounds or (1 if quick else 3),
         scale=given.scale or (2 if quick else 20),
         paces=tuple(given.pace or PACES),
-        before_s=4.0 if quick else 30.0,
-        trial_s=3.0 if quick else 20.0,
+        before_s=4.0 if quick else 20.0,
+        trial_s=3.0 if quick else 10.0,
         batches=not given.no_batches,
         quick=quick,
     )
