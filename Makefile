@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Who only wants to see it need not install the development tools.
+DEMO_STAMP := $(VENV)/.installed-demo
 TYPED := src tools
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -20,15 +22,21 @@ help: ## Show this list
 
 env: $(STAMP) ## Create .venv with pgscale, its demo and its development tools
 
-$(STAMP): pyproject.toml
+$(VENV)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || { echo "make env: there is no '$(PYTHON)'; install Python 3.11 or later, or name one: make env PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make env: '$(PYTHON)' is older than 3.11; name a newer one: make env PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make env: '$(PYTHON)' cannot create virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	@touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
 	@touch $@
 
-demo: env ## Partition a live table on a server of its own, in front of your eyes
+demo: $(DEMO_STAMP) ## Partition a live table on a server of its own, in front of your eyes
 	$(BIN)/pgscale demo
 
 servers: env ## Find or install the PostgreSQL servers and the PgBouncer the tests run against
