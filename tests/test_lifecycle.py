@@ -631,7 +631,7 @@ def _pending(database: Database, conn: psycopg.Connection[Any]) -> psycopg.Conne
 
 
 def _scalar(conn: psycopg.Connection[Any], query: str) -> Any:
-    row = conn.execute(query).fetchone()  # pyright: ignore
+    row = conn.execute(query).fetchone()  # pyright: ignore[reportArgumentType, reportCallIssue] because the texts vary
     assert row is not None
     return row[0]
 

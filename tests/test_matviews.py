@@ -358,7 +358,7 @@ def test_a_query_that_fails_stops_the_run_before_the_swap(database: Database) ->
 def test_row_level_security_that_would_filter_is_refused(database: Database) -> None:
     with psycopg.connect(database.superuser_dsn, autocommit=True) as admin:
         role = f"{database.owner}_group"
-        admin.execute(f"CREATE ROLE {role}; GRANT {role} TO {database.owner}")  # pyright: ignore[reportArgumentType, reportCallIssue]
+        admin.execute(f"CREATE ROLE {role}; GRANT {role} TO {database.owner}")  # pyright: ignore[reportArgumentType, reportCallIssue] because names vary
     try:
         _make(database, "CREATE TABLE t (id int PRIMARY KEY); CREATE MATERIALIZED VIEW m AS SELECT id FROM t")
         _make(database, f"GRANT CREATE ON SCHEMA public TO {role}; ALTER MATERIALIZED VIEW m OWNER TO {role}")
@@ -368,7 +368,7 @@ def test_row_level_security_that_would_filter_is_refused(database: Database) -> 
             partition.plan(database.dsn, "t", OPTIONS)
     finally:
         with psycopg.connect(database.superuser_dsn, autocommit=True) as admin:
-            admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # pyright: ignore[reportArgumentType, reportCallIssue]
+            admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # pyright: ignore[reportArgumentType, reportCallIssue] because names vary
 
 
 def test_the_refusal_is_exit_code_4_and_the_plan_names_each_step(database: Database) -> None:

@@ -216,7 +216,7 @@ def test_statements_without_the_key_are_named_with_numbers(
     with database.connect_superuser() as admin:
         admin.execute(
             "CREATE SCHEMA stats; CREATE EXTENSION pg_stat_statements SCHEMA stats"
-            + (f" VERSION '{extension}'" if extension else "")  # pyright: ignore[reportArgumentType, reportCallIssue]
+            + (f" VERSION '{extension}'" if extension else "")  # pyright: ignore[reportArgumentType, reportCallIssue] because names vary
         )
         admin.execute("GRANT USAGE ON SCHEMA stats TO PUBLIC")
     with database.connect() as conn:
@@ -275,7 +275,7 @@ def test_what_cannot_be_read_is_said(
         assert re.search(
             r"\d+ statements? of other roles (was|were) not checked, because the text is hidden", unchecked()
         )
-        admin.execute(f"GRANT pg_read_all_stats TO {database.owner}")  # pyright: ignore[reportArgumentType, reportCallIssue]
+        admin.execute(f"GRANT pg_read_all_stats TO {database.owner}")  # pyright: ignore[reportArgumentType, reportCallIssue] because names vary
         made = partition.plan(database.dsn, "public.orders", BY_TENANT)
         assert "hidden" not in " ".join(made.unchecked)
         assert (
@@ -607,7 +607,7 @@ def test_the_locks_on_other_tables_are_named(database: Database) -> None:
         conn.rollback()
     partition.run(database.dsn, "public.t", Options(by="hash:id", partitions=2))
     with database.connect(autocommit=False) as conn:
-        run = conn.execute  # pyright: ignore[reportAssignmentType]
+        run = conn.execute  # pyright: ignore[reportAssignmentType] because the texts vary
         if parent_first:
             run('ALTER TABLE t DROP CONSTRAINT "up"')
             run('ALTER TABLE t ADD CONSTRAINT "up" FOREIGN KEY (parent) REFERENCES parents NOT VALID')

@@ -67,7 +67,7 @@ def test_a_self_reference_is_enforced_from_the_swap_on_with_few_objects(
         "INSERT INTO t VALUES (5000, NULL, 1, 6000)",
     ):
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
-            conn.execute(statement)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            conn.execute(statement)  # pyright: ignore[reportArgumentType, reportCallIssue] because names vary
     done = pgscale(database.dsn, "resume", "t")
     assert done.returncode == 0, done.stderr
     assert _foreign_keys(conn, "up") == 2 * leaves + 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import psycopg
 
 from pgscale.catalog import reader as catalog
 from pgscale.catalog.model import TableFacts
-from pgscale.connect.dsn import redact, resolve_dsn
+from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.retry import retrying
 from pgscale.connect.session import READER, Profile, Session, open_session
@@ -21,6 +21,13 @@ from pgscale.ledger import store
 from pgscale.livecopy.work import execute
 from pgscale.partition.lifecycle import archive, ddl, reader
 from pgscale.partition.lifecycle.checks import refuse
+from pgscale.partition.lifecycle.failures import (
+    busy_finding,
+    failed_finding,
+    first_line,
+    no_file_finding,
+    refused_finding,
+)
 from pgscale.partition.lifecycle.model import (
     Action,
     Archive,
@@ -40,7 +47,6 @@ from pgscale.partition.lifecycle.model import (
     RemoveDefault,
     Retired,
     SetResult,
-    Severity,
     describe,
     kind_of,
 )
@@ -50,8 +56,6 @@ from pgscale.partition.runner import kill_point
 # Everything of one table happens in one session: its advisory lock ends with the last statement under way,
 # so a call that takes over from a killed one never meets a DETACH that the server is still working on.
 CARE = Profile(purpose="maintain", statement_timeout_ms=60_000, lock_timeout_ms=1_000)
-
-FOREIGN_KEY_VIOLATION = "23503"
 
 
 def maintain(
@@ -113,19 +117,19 @@ def _look_after(
         role = parent.owner if parent.is_owner else None
         with open_session(dsn, (READER if dry_run else CARE).as_role(role)) as session:
             if not dry_run and parent.is_owner and not store.try_look_after(session, oid):
-                return SetResult(table=str(parent.qname), actions=(), findings=(_busy(str(parent.qname)),))
+                return SetResult(table=str(parent.qname), actions=(), findings=(busy_finding(str(parent.qname)),))
             caretaker = Caretaker(session, oid, wanted, now, limits, watch)
             return caretaker.show() if dry_run else caretaker.run()
     except (RefusedError, PermissionDeniedError) as error:
-        return SetResult(table=wanted.table, actions=(), findings=(_refused(wanted.table, error),))
+        return SetResult(table=wanted.table, actions=(), findings=(refused_finding(wanted.table, error),))
     except psycopg.OperationalError as error:
         if error.sqlstate not in (None, "57P01", "57P02", "57P03"):
-            return SetResult(table=wanted.table, actions=(), findings=(_failed(wanted.table, None, error),))
+            return SetResult(table=wanted.table, actions=(), findings=(failed_finding(wanted.table, None, error),))
         raise ConnectError(
-            f"The connection was lost: {_first_line(error)}.", hint="The next `maintain` continues what was begun."
+            f"The connection was lost: {first_line(error)}.", hint="The next `maintain` continues what was begun."
         ) from error
     except psycopg.Error as error:
-        return SetResult(table=wanted.table, actions=(), findings=(_failed(wanted.table, None, error),))
+        return SetResult(table=wanted.table, actions=(), findings=(failed_finding(wanted.table, None, error),))
 
 
 class Caretaker:
@@ -182,11 +186,11 @@ class Caretaker:
             except psycopg.Error as error:
                 if self.session.closed:
                     raise
-                self._fail(action, _failed(str(self.facts.parent.qname), action, error), failed, done)
+                self._fail(action, failed_finding(str(self.facts.parent.qname), action, error), failed, done)
             except PgscaleError as error:
-                self._fail(action, _refused(str(self.facts.parent.qname), error), failed, done)
+                self._fail(action, refused_finding(str(self.facts.parent.qname), error), failed, done)
             except OSError as error:
-                self._fail(action, _no_file(str(self.facts.parent.qname), action, error), failed, done)
+                self._fail(action, no_file_finding(str(self.facts.parent.qname), action, error), failed, done)
         self._tidy()
         return self._result(tuple(done))
 
@@ -195,11 +199,8 @@ class Caretaker:
         self.findings.append(finding)
         done.append(self._done(action, "failed"))
 
-    def _done(self, action: Action, state: str, file: str | None = None) -> Done:
-        done = Done(
-            action=action, state="planned", sql=ddl.statements(self.facts.parent, self.sibling, action), file=file
-        )
-        return replace(done, state=state)  # pyright: ignore[reportArgumentType]
+    def _done(self, action: Action, state: Literal["planned", "done", "failed"], file: str | None = None) -> Done:
+        return Done(action=action, state=state, sql=ddl.statements(self.facts.parent, self.sibling, action), file=file)
 
     def _result(self, done: tuple[Done, ...]) -> SetResult:
         return SetResult(table=str(self.facts.parent.qname), actions=done, findings=tuple(self.findings))
@@ -481,55 +482,3 @@ class _ChangedError(Exception):
 def str_of(name: QName) -> str:
     """Return a name as to_regclass reads it."""
     return ddl.text(ddl.qualified(name))
-
-
-# -- what went wrong, as findings ------------------------------------------------------------------------
-
-
-def _first_line(error: psycopg.Error) -> str:
-    said = str(error).strip()
-    return redact(said.splitlines()[0] if said else type(error).__name__)
-
-
-def _busy(table: str) -> Finding:
-    return Finding(
-        id="already-maintained",
-        severity="info",
-        table=table,
-        message=f"Another `maintain` is looking after {table} at this moment, so this one changed nothing.",
-    )
-
-
-def _refused(table: str, error: PgscaleError) -> Finding:
-    return Finding(id="refused", severity="error", table=table, message=error.fact, remedy=error.hint)
-
-
-def _no_file(table: str, action: Action, error: OSError) -> Finding:
-    return Finding(
-        id="archive-failed",
-        severity="error",
-        table=table,
-        message=f"{action.leaf} could not be archived: {error}.",
-        remedy="Make the directory writable with enough room; the next `maintain` goes on.",
-    )
-
-
-def _failed(table: str, action: Action | None, error: psycopg.Error) -> Finding:
-    name, severity, what = "action-failed", "error", f"could not {describe(action)}" if action else "could not be read"
-    remedy = "The next `maintain` tries again."
-    if isinstance(action, Detach | Finalize) and error.sqlstate in ("55P03", "57014"):
-        name, severity = "detach-waits", "warning"
-        remedy = "A transaction that used the table is still open; the next `maintain` finishes the detach."
-    elif error.sqlstate in ("55P03", "57014"):
-        name, remedy = "lock-not-available", "Other sessions hold locks; the next `maintain` tries again."
-    elif error.sqlstate == FOREIGN_KEY_VIOLATION:
-        name, remedy = "foreign-key-in-the-way", "Retire or delete the referring rows first."
-    level: Severity = "warning" if severity == "warning" else "error"
-    return Finding(
-        id=name,
-        severity=level,
-        table=table,
-        message=f"{table}: {what}: {_first_line(error)}.",
-        evidence={"sqlstate": error.sqlstate},
-        remedy=remedy,
-    )
