@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from pgscale import partition
 from pgscale.core.model import Progress
 from pgscale.errors import RefusedError, RunFailedError
 from pgscale.partition import Options, actions
+from pgscale.partition.strategies import STRATEGIES
 from support.crash import pgscale, relkind, traces
 from support.servers import Database
 from support.waiting import WaitingRun
@@ -25,6 +27,7 @@ from support.waiting import WaitingRun
 HASH = Options(by="hash:id", partitions=4, pace="fast")
 RUN = ("--by", "hash:id", "--partitions", "4", "--pace", "fast")
 ROWS = 1000
+MIRROR = STRATEGIES["mirror"]
 
 
 class Background:
@@ -490,14 +493,14 @@ def test_two_first_runs_planned_at_the_same_moment(database: Database, monkeypat
     """As above, with both coming to the ledger that is not there yet at once."""
     _table(database, "t", 10)
     _table(database, "u", 10)
-    barrier, original = threading.Barrier(2, timeout=30), actions.plan_table
+    barrier, original = threading.Barrier(2, timeout=30), MIRROR.make_plan
 
     def late(*arguments: Any, **named: Any) -> Any:
         made = original(*arguments, **named)
         barrier.wait()
         return made
 
-    monkeypatch.setattr(actions, "plan_table", late)
+    monkeypatch.setitem(STRATEGIES, "mirror", replace(MIRROR, make_plan=late))
     runs = [Background(lambda name=name: partition.run(database.dsn, name, HASH)) for name in ("t", "u")]
     assert [run.get().state for run in runs] == ["cut-over", "cut-over"]
 
@@ -516,15 +519,15 @@ def test_a_run_planned_while_another_one_finished_is_refused(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conn = _table(database)
-    original = actions.plan_table
+    original = MIRROR.make_plan
 
     def late(*arguments: Any, **named: Any) -> Any:
         made = original(*arguments, **named)
-        monkeypatch.setattr(actions, "plan_table", original)
+        monkeypatch.setitem(STRATEGIES, "mirror", MIRROR)
         assert partition.run(database.dsn, "t", HASH).state == "cut-over"
         return made
 
-    monkeypatch.setattr(actions, "plan_table", late)
+    monkeypatch.setitem(STRATEGIES, "mirror", replace(MIRROR, make_plan=late))
     with pytest.raises(RefusedError):
         partition.run(database.dsn, "t", HASH)
     assert _state(database) == "cut-over"

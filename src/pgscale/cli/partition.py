@@ -20,7 +20,7 @@ from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
 from pgscale.core.units import parse_duration_s
 from pgscale.errors import PgscaleError
-from pgscale.partition import Limits, Options
+from pgscale.partition import STRATEGY_NAMES, Limits, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,6 +55,13 @@ def goal(function: F) -> F:
             help="hash:COL[,COL], range:COL:day|week|month|quarter|year|STEP, or list:COL.",
         ),
         click.option("--partitions", type=int, help="Number of hash partitions."),
+        click.option(
+            "--strategy",
+            type=click.Choice(STRATEGY_NAMES),
+            default="mirror",
+            show_default=True,
+            help="How the table becomes partitioned.",
+        ),
         click.option("--values", help="List values with a partition of their own, comma-separated."),
         click.option("--workers", type=int, help="Parallel copy workers; the pace decides when not given."),
         click.option(
@@ -111,6 +118,7 @@ def _options(given: dict[str, Any], *, cutover: bool = True) -> Options:
         accept_key_change=given["accept_key_change"],
         cutover=cutover,
         default_partition=not given["no_default"],
+        strategy=given["strategy"],
     )
 
 

@@ -8,7 +8,7 @@ from pgscale import partition
 from pgscale.core.model import Json, Report, Watch
 from pgscale.core.units import format_bytes, format_duration
 from pgscale.errors import RefusedError
-from pgscale.partition import MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition import Options, RunPlan, RunResult, RunStatus
 
 MOST_STEPS_SHOWN = 40
 
@@ -101,7 +101,7 @@ def _status_text(row: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def _plan_text(made: MirrorPlan, *, verbose: bool) -> str:
+def _plan_text(made: RunPlan, *, verbose: bool) -> str:
     lines = [
         f"Plan: {made.table} → {len(made.leaves)} partitions ({made.options.by}), strategy {made.strategy}",
         "",

@@ -10,16 +10,19 @@ from pgscale.partition.actions import abort, cutover, finish, pause, resume, run
 from pgscale.partition.forecast import plan
 from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
 from pgscale.partition.lifecycle.runner import maintain
-from pgscale.partition.model import MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition.model import STRATEGY_NAMES, MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition.strategies import RunPlan
 from pgscale.partition.workload import summarize
 
 __all__ = [
+    "STRATEGY_NAMES",
     "Finding",
     "Limits",
     "MaintainResult",
     "MirrorPlan",
     "Options",
     "PartitionSet",
+    "RunPlan",
     "RunResult",
     "RunStatus",
     "abort",

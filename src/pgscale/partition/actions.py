@@ -6,6 +6,8 @@ PGSCALE_DSN, DATABASE_URL, or libpq's own environment. `table` is written as in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pgscale.catalog import reader as catalog
 from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
@@ -27,10 +29,14 @@ from pgscale.partition.ownership import (
     try_own,
 )
 from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, status_of, stored_owner, stored_plan
-from pgscale.partition.runner import Runner, kill_point
-from pgscale.partition.survey import plan_table
+from pgscale.partition.runner import kill_point
+from pgscale.partition.strategies import StrategyRunner, strategy_of
 
 _ENDED = {"aborting": "aborted", "finishing": "finished"}
+_ENDING: dict[str, Callable[[StrategyRunner], None]] = {
+    "aborting": lambda runner: runner.abort(),
+    "finishing": lambda runner: runner.finish(),
+}
 
 
 @translated
@@ -55,7 +61,7 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
         if resumed.state not in ("aborted", "undone"):
             return resumed
     with open_session(dsn, READER) as session:
-        made = plan_table(session, found.oid, options)
+        made = strategy_of(options.strategy).make_plan(session, found.oid, options)
     refuse_transaction_pooling(dsn)
     owner = own_or_refuse(dsn, made.owner, found)
     with owner:
@@ -102,10 +108,9 @@ def resume(dsn: str | None, table: str, watch: Watch = ignore_progress, *, cutov
         row = take_over(owner, row)
         made = stored_plan(row)
         if row.state == "undone":
-            return take_back(dsn, made, row, owner, watch, Runner.undo, "undone")
+            return take_back(dsn, made, row, owner, watch, lambda r: r.undo(), "undone")
         if row.state in ("aborting", "finishing"):
-            act = Runner.abort if row.state == "aborting" else Runner.finish
-            return take_back(dsn, made, row, owner, watch, act, _ENDED[row.state])
+            return take_back(dsn, made, row, owner, watch, _ENDING[row.state], _ENDED[row.state])
         wanted = made.options.cutover if cutover is None else cutover
         return drive(dsn, made, row.run_id, owner, watch, lambda r: r.forward(cutover=wanted))
 
@@ -168,7 +173,7 @@ def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRes
     with owner:
         row = take_over(owner, row)
         expect(row, found, BEFORE_CUTOVER | {"aborting"}, "aborted")
-        return take_back(dsn, stored_plan(row), row, owner, watch, Runner.abort, "aborted", "aborting")
+        return take_back(dsn, stored_plan(row), row, owner, watch, lambda r: r.abort(), "aborted", "aborting")
 
 
 @translated
@@ -185,7 +190,7 @@ def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResu
     with own_or_refuse(dsn, stored_owner(row), found) as owner:
         row = take_over(owner, row)
         expect(row, found, frozenset({"cut-over", "undone"}), "undone")
-        return take_back(dsn, stored_plan(row), row, owner, watch, Runner.undo, "undone")
+        return take_back(dsn, stored_plan(row), row, owner, watch, lambda r: r.undo(), "undone")
 
 
 @translated
@@ -202,7 +207,7 @@ def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRe
             raise RefusedError(
                 f"Foreign keys of {found.table} are not validated yet.", hint="`resume` does that first."
             )
-        return take_back(dsn, made, row, owner, watch, Runner.finish, "finished", "finishing")
+        return take_back(dsn, made, row, owner, watch, lambda r: r.finish(), "finished", "finishing")
 
 
 @translated

@@ -13,22 +13,22 @@ from pgscale.core.model import Watch
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
 from pgscale.ledger import store
 from pgscale.ledger.store import RunRow
-from pgscale.partition.model import MirrorPlan, RunResult
+from pgscale.partition.model import RunResult
 from pgscale.partition.ownership import open_control
 from pgscale.partition.records import BEFORE_CUTOVER, result_of, stored_plan
-from pgscale.partition.runner import Runner
+from pgscale.partition.strategies import RunPlan, StrategyRunner, strategy_of
 
 
 def drive(
     dsn: str,
-    made: MirrorPlan,
+    made: RunPlan,
     run_id: int,
     owner: Session,
     watch: Watch,
-    act: Callable[[Runner], None],
+    act: Callable[[StrategyRunner], None],
 ) -> RunResult:
     """Let the owned run do `act`; when what fails was cancelled by another process's abort, take the run back."""
-    runner = Runner(dsn, made, run_id, owner, watch)
+    runner = strategy_of(made.strategy).make_runner(dsn, made, run_id, owner, watch)
     try:
         act(runner)
     except (PgscaleError, psycopg.Error):
@@ -39,7 +39,7 @@ def drive(
         row = _row(owner, run_id)
         if row.state not in BEFORE_CUTOVER:
             raise
-        take_back(dsn, made, row, owner, watch, Runner.abort, "aborted", "aborting")
+        take_back(dsn, made, row, owner, watch, lambda r: r.abort(), "aborted", "aborting")
         raise InterruptedRunError(
             f"The run of {made.table} was aborted by another process.", consequence="The table is as it was."
         ) from None
@@ -49,18 +49,18 @@ def drive(
 
 def take_back(
     dsn: str,
-    made: MirrorPlan,
+    made: RunPlan,
     row: RunRow,
     owner: Session,
     watch: Watch,
-    act: Callable[[Runner], None],
+    act: Callable[[StrategyRunner], None],
     end_state: str,
     state: str | None = None,
 ) -> RunResult:
     """Let the owned run do `act`, which leaves nothing of it, and strike it from the ledger."""
     if state is not None:
         store.execute(owner, "set_state", run_id=row.run_id, state=state, note="")
-    act(Runner(dsn, made, row.run_id, owner, watch))
+    act(strategy_of(made.strategy).make_runner(dsn, made, row.run_id, owner, watch))
     last = _row(owner, row.run_id)
     with owner.transaction():
         store.execute(owner, "delete_run", run_id=row.run_id)

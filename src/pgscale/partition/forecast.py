@@ -16,12 +16,12 @@ from pgscale.partition import bounds, evidence, skew, workload
 from pgscale.partition.estimate import estimate
 from pgscale.partition.failures import translated
 from pgscale.partition.model import By, MirrorPlan, Options, Skew, Workload
-from pgscale.partition.survey import plan_table
+from pgscale.partition.strategies import RunPlan, strategy_of
 from pgscale.partition.workload_reader import NotReadableError, read_statements
 
 
 @translated
-def plan(dsn: str | None, table: str, options: Options) -> MirrorPlan:
+def plan(dsn: str | None, table: str, options: Options) -> RunPlan:
     """Return the whole run as data, and what it will mean; changes nothing and takes no lock but ACCESS SHARE.
 
     Raises:
@@ -30,7 +30,8 @@ def plan(dsn: str | None, table: str, options: Options) -> MirrorPlan:
     """
     with open_session(dsn, READER) as session:
         oid, _ = catalog.find_table(session, table)
-        return add_outlook(session, plan_table(session, oid, options))
+        made = strategy_of(options.strategy).make_plan(session, oid, options)
+        return add_outlook(session, made) if isinstance(made, MirrorPlan) else made
 
 
 def add_outlook(session: Session, made: MirrorPlan) -> MirrorPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pgscale.core.model import Json, QName, Step
 from pgscale.errors import UsageError
@@ -12,6 +12,8 @@ from pgscale.livecopy.model import Pair
 Method = Literal["hash", "range", "list"]
 Pace = Literal["gentle", "normal", "fast"]
 Verify = Literal["full", "none"]
+StrategyName = Literal["mirror"]
+STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
 
 MOST_LEAVES = 4096
 
@@ -34,6 +36,7 @@ class Options:
         accept_key_change: unique keys that lack the partition key may grow by it.
         cutover: False stops before the swap and keeps applying.
         default_partition: rows outside every bound land in `<table>_default` instead of failing.
+        strategy: how the table becomes partitioned; see partition.strategies.
     """
 
     by: str
@@ -49,6 +52,7 @@ class Options:
     accept_key_change: bool = False
     cutover: bool = True
     default_partition: bool = True
+    strategy: StrategyName = "mirror"
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= 64:
@@ -57,6 +61,8 @@ class Options:
             raise UsageError(f"There is no pace {self.pace!r}.", hint="Use gentle, normal or fast.")
         if self.verify not in ("full", "none"):
             raise UsageError(f"There is no verification {self.verify!r}.", hint="Use full or none.")
+        if self.strategy not in STRATEGY_NAMES:
+            raise UsageError(f"There is no strategy {self.strategy!r}.", hint=f"Use {' or '.join(STRATEGY_NAMES)}.")
         for name in ("max_block_s", "lock_timeout_s", "max_replica_lag_s", "chunk_target_s"):
             value = float(getattr(self, name))
             if not 0.001 <= value <= 86_400:
@@ -77,6 +83,7 @@ class Options:
             "accept_key_change": self.accept_key_change,
             "cutover": self.cutover,
             "default_partition": self.default_partition,
+            "strategy": self.strategy,
         }
 
     @staticmethod
@@ -86,11 +93,12 @@ class Options:
 
     def same_goal(self, other: Options) -> bool:
         """Tell whether both ask for the same partitioned table, whatever the pace and limits."""
-        return (self.by, self.partitions, self.values, self.default_partition) == (
+        return (self.by, self.partitions, self.values, self.default_partition, self.strategy) == (
             other.by,
             other.partitions,
             other.values,
             other.default_partition,
+            other.strategy,
         )
 
 
@@ -289,6 +297,10 @@ class MirrorPlan:
     @property
     def retained(self) -> QName:
         return self.reverse.target
+
+    def log_of(self, state: str) -> Pair:
+        """Return the pair whose log is applied in this state of the run."""
+        return self.reverse if state == "cut-over" else self.forward
 
     def to_json(self) -> dict[str, Json]:
         """Return the plan as `plan --json` prints it."""

@@ -13,7 +13,8 @@ from pgscale.ledger import store
 from pgscale.ledger.store import RunRow
 from pgscale.livecopy import ddl
 from pgscale.livecopy.work import execute
-from pgscale.partition.model import MirrorPlan, RunResult, RunStatus
+from pgscale.partition.model import RunResult, RunStatus
+from pgscale.partition.strategies import RunPlan, strategy_of
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
@@ -30,14 +31,15 @@ NEXT_STEP = {
 }
 
 
-def packed_plan(made: MirrorPlan) -> str:
+def packed_plan(made: RunPlan) -> str:
     """Return the plan as the ledger keeps it."""
     return json.dumps(_CONVERTER.unstructure(made))
 
 
-def stored_plan(row: RunRow) -> MirrorPlan:
+def stored_plan(row: RunRow) -> RunPlan:
     """Return the plan the run was started with."""
-    return _CONVERTER.structure(json.loads(row.plan), MirrorPlan)
+    made: RunPlan = _CONVERTER.structure(json.loads(row.plan), strategy_of(row.strategy).plan_type)
+    return made
 
 
 def stored_owner(row: RunRow) -> str:
@@ -45,7 +47,7 @@ def stored_owner(row: RunRow) -> str:
     return str(json.loads(row.plan)["owner"])
 
 
-def result_of(row: RunRow, state: str, made: MirrorPlan | None = None) -> RunResult:
+def result_of(row: RunRow, state: str, made: RunPlan | None = None) -> RunResult:
     """Return the run's figures; the retained table only while there is one, and when the plan is given."""
     return RunResult(
         run_id=row.run_id,
@@ -59,7 +61,7 @@ def result_of(row: RunRow, state: str, made: MirrorPlan | None = None) -> RunRes
         attempts=row.attempts,
         blocked_ms=row.blocked_ms,
         duration_s=row.busy_s,
-        retained_table=str(made.retained) if made is not None and state == "cut-over" else None,
+        retained_table=str(made.retained) if made is not None and made.retained and state == "cut-over" else None,
     )
 
 
@@ -70,9 +72,9 @@ def status_of(session: Session, row: RunRow) -> RunStatus:
     pages = store.read_chunks(session, row.run_id, "pages")
     copied = store.read_chunks(session, row.run_id, "copy")
     backlog = 0
-    pair = made.reverse if row.state == "cut-over" else made.forward
+    pair = made.log_of(row.state)
     try:
-        got = execute(session, ddl.pages_of(pair.log)).fetchone()
+        got = execute(session, ddl.pages_of(pair.log)).fetchone() if pair is not None else None
         backlog = int(got[0]) * 8192 if got else 0
     except psycopg.Error:
         # Not made yet, or of a role whose schema this login may not look into.

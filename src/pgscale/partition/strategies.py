@@ -1,0 +1,120 @@
+"""The strategies by name: how each makes its plan, reads it back from the ledger, and carries it out.
+
+Whatever the strategy, a run is found, owned, taken over, steered and struck from the ledger alike; what differs is
+behind these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pgscale.connect.session import Session
+from pgscale.core.model import Json, QName, Step, Watch
+from pgscale.errors import UsageError
+from pgscale.livecopy.keeper import Keeper
+from pgscale.livecopy.model import Pair
+from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, Workload
+from pgscale.partition.runner import Runner
+from pgscale.partition.survey import plan_table
+
+
+class RunPlan(Protocol):
+    """What every strategy's plan says. Frozen, and of values that cattrs can write as JSON and read back."""
+
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def table(self) -> QName: ...
+    @property
+    def table_oid(self) -> int: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def options(self) -> Options: ...
+    @property
+    def steps(self) -> tuple[Step, ...]: ...
+    @property
+    def retained(self) -> QName | None:
+        """The old table that `finish` drops, where the strategy keeps one."""
+        ...
+
+    def log_of(self, state: str) -> Pair | None:
+        """Return the pair whose log is applied in this state of the run, None where nothing is logged."""
+        ...
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]: ...
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What changes for the application."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def unchecked(self) -> tuple[str, ...]: ...
+    @property
+    def estimate(self) -> Estimate | None: ...
+    @property
+    def skew(self) -> Skew | None: ...
+    @property
+    def workload(self) -> Workload | None: ...
+
+    def to_json(self) -> dict[str, Json]: ...
+
+
+class StrategyRunner(Protocol):
+    """One process's part in one run, whose advisory lock the caller owns."""
+
+    @property
+    def keeper(self) -> Keeper: ...
+
+    def forward(self, *, cutover: bool) -> None:
+        """Carry out every step that the ledger does not have as done."""
+        ...
+
+    def undo(self) -> None:
+        """Go back to the table as it was, with every write made since."""
+        ...
+
+    def abort(self) -> None:
+        """Before the cut-over: remove every trace."""
+        ...
+
+    def finish(self) -> None:
+        """After the cut-over: remove the way back and every trace."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """One way to partition a table.
+
+    Args:
+        plan_type: the class of its plans, which the ledger's JSON is read back into.
+        make_plan: reads what it needs in a READ ONLY session and decides; refuses what it cannot carry.
+        make_runner: dsn, plan, run id, owning session, watch.
+    """
+
+    plan_type: type[Any]
+    make_plan: Callable[[Session, int, Options], RunPlan]
+    make_runner: Callable[[str, Any, int, Session, Watch], StrategyRunner]
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "mirror": Strategy(plan_type=MirrorPlan, make_plan=plan_table, make_runner=Runner),
+}
+
+
+def strategy_of(name: str) -> Strategy:
+    """Return the strategy of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = STRATEGIES.get(name)
+    if found is None:
+        raise UsageError(f"There is no strategy {name!r}.", hint=f"Use {', '.join(sorted(STRATEGIES))}.")
+    return found
