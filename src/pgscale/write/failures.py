@@ -1,0 +1,42 @@
+"""What the server says of a write, as an error that names the row where it can be known."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+
+from pgscale.errors import PgscaleError
+from pgscale.write.model import RowError
+
+_LINE = re.compile(r"^COPY (?!_pgscale_).*, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
+
+
+class WriteFailedError(PgscaleError):
+    """The database refused a write as a whole."""
+
+    exit_code = 5
+
+
+class translated:  # noqa: N801 because it reads as a word in a with statement
+    """Turns what the server says of a COPY into an error that names the row."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        if not isinstance(error, psycopg.Error) or error.sqlstate is None:
+            return
+        reason = (error.diag.message_primary or str(error)).rstrip(".")
+        found = _LINE.search(error.diag.context or "")
+        if found is not None:
+            column = error.diag.column_name or found[2]
+            raise RowError(int(found[1]) - 1, column, f"{reason} ({error.sqlstate})") from error
+        raise WriteFailedError(
+            f"{self.table} could not be written: {reason} ({error.sqlstate}).",
+            consequence="Nothing of this call was written.",
+        ) from error

@@ -1,0 +1,92 @@
+"""Where rows come from: iterables, async iterables and Arrow streams, given out in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from importlib import import_module
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
+
+from pgscale.errors import UsageError
+from pgscale.write.rows import Chunk
+
+ARROW_ROWS = 8_192
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """What Arrow, pandas, polars and DuckDB offer: the Arrow PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+class Rows:
+    """Chunks of a sync source.
+
+    Args:
+        rows: an iterable of rows, or anything with `__arrow_c_stream__`.
+    """
+
+    def __init__(self, rows: Iterable[Any] | ArrowStream) -> None:
+        self.names: tuple[str, ...] = ()
+        if isinstance(rows, ArrowStream):
+            self.names, self._rows = read_arrow(rows)
+        else:
+            if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__"):
+                raise UsageError(f"{type(rows).__name__} is no iterable of rows.")
+            self._rows = iter(rows)
+
+    def pull(self, most: int) -> Chunk:
+        """Return the next rows, at most so many; none when there are no more."""
+        return list(islice(self._rows, most))
+
+
+class AsyncRows:
+    """Chunks of an async source, or of a sync one in async code."""
+
+    def __init__(self, rows: AsyncIterable[Any] | Iterable[Any] | ArrowStream) -> None:
+        self._async: AsyncIterator[Any] | None = None
+        self._sync: Rows | None = None
+        if isinstance(rows, AsyncIterable):
+            self._async = aiter(rows)
+        else:
+            self._sync = Rows(rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._sync.names if self._sync is not None else ()
+
+    async def pull(self, most: int) -> Chunk:
+        """As Rows.pull."""
+        if self._sync is not None:
+            return self._sync.pull(most)
+        assert self._async is not None, "one of the two is there"
+        chunk: Chunk = []
+        async for row in self._async:
+            chunk.append(row)
+            if len(chunk) >= most:
+                break
+        return chunk
+
+
+def read_arrow(stream: ArrowStream) -> tuple[tuple[str, ...], Iterator[Any]]:
+    """Return the column names of an Arrow stream and its rows as tuples.
+
+    Raises:
+        UsageError: pyarrow, which reads it, is not installed.
+    """
+    try:
+        arrow: Any = import_module("pyarrow")
+    except ImportError:
+        raise UsageError(
+            "Rows with __arrow_c_stream__ need pyarrow, which is not installed.", hint="pip install 'pgscale[arrow]'"
+        ) from None
+    reader: Any = arrow.RecordBatchReader.from_stream(stream)
+
+    def rows() -> Iterator[Any]:
+        for batch in reader:
+            for start in range(0, batch.num_rows, ARROW_ROWS):
+                part = batch.slice(start, ARROW_ROWS)
+                yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+    return tuple(reader.schema.names), rows()

@@ -1,0 +1,200 @@
+"""Insert rows or merge them into those that are there, by a rule a column."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pgscale.core.model import QName
+from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
+from pgscale.write import ddl
+from pgscale.write.composing import array_of_rows
+from pgscale.write.copying import send
+from pgscale.write.destination import encoder_for, read_destination, read_unique_keys
+from pgscale.write.effects import Atomic, Begin, Done, End, Fetch, Parameter, Pull, Steps, drive, drive_async
+from pgscale.write.encoding import Encoder
+from pgscale.write.failures import translated
+from pgscale.write.model import Destination, UniqueKey
+from pgscale.write.rows import Chunk, Shape, shape_of
+from pgscale.write.rules import Rule, choose_rules, find_overwritten_counters
+from pgscale.write.sources import ArrowStream, AsyncRows, Rows
+
+# Up to so many rows go as one parameter; more are staged by COPY. See docs/writing.md for the measurement.
+MOST_UNNESTED_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpsertResult:
+    """What an upsert did.
+
+    Args:
+        rows: as given; inserted, updated: rows of the table. Rows that share a key count once there, and those that
+            every rule leaves alone count nowhere.
+        warnings: what looks like a mistake in the rules.
+    """
+
+    rows: int
+    inserted: int
+    updated: int
+    warnings: tuple[str, ...] = ()
+
+
+def upsert(
+    connection: psycopg.Connection[Any],
+    table: str,
+    rows: Iterable[Any] | ArrowStream,
+    key: Sequence[str],
+    rules: Mapping[str, Rule] | None = None,
+    columns: Sequence[str] | None = None,
+) -> UpsertResult:
+    """Insert rows, or merge them into the rows that are there: all of them or none.
+
+    The result is that of one row at a time, in the order given; also where rows share a key. Any number of writers
+    may upsert the same keys: they wait for one another, and never in a circle.
+
+    Args:
+        connection, table, rows, columns: as for `copy`.
+        key: columns of a unique key of the table, in any order.
+        rules: what becomes of a column where the row is there: `set` to the new value (where no rule is given),
+            `add` the new value, `least`, `greatest` of both, `keep` the old one unless it is NULL, `coalesce`: the
+            new one unless it is NULL, `nothing`: never touch it. NULL is no value to add, least and greatest.
+
+    Raises:
+        RowError: a value does not fit; RefusedError: no such table, column or unique key; UsageError: a wrong rule.
+        In each case nothing of the call was written.
+
+    Locks: ROW EXCLUSIVE on the table, and the rows it writes, in the order of the key.
+    """
+    source = Rows(rows)
+    with translated(table):
+        steps = _upsert(connection.info, table, tuple(key), dict(rules or {}), columns, source.names)
+        return drive(steps, connection, source)
+
+
+async def aupsert(
+    connection: psycopg.AsyncConnection[Any],
+    table: str,
+    rows: AsyncIterable[Any] | Iterable[Any] | ArrowStream,
+    key: Sequence[str],
+    rules: Mapping[str, Rule] | None = None,
+    columns: Sequence[str] | None = None,
+) -> UpsertResult:
+    """As upsert, on an async connection; the rows may be async too."""
+    source = AsyncRows(rows)
+    with translated(table):
+        steps = _upsert(connection.info, table, tuple(key), dict(rules or {}), columns, source.names)
+        return await drive_async(steps, connection, source)
+
+
+def _upsert(
+    info: psycopg.ConnectionInfo,
+    table: str,
+    key: tuple[str, ...],
+    rules: dict[str, Rule],
+    columns: Sequence[str] | None,
+    names: tuple[str, ...],
+) -> Steps[UpsertResult]:
+    destination = yield from read_destination(info, table)
+    known = yield from read_unique_keys(info, destination.oid)
+    arbiter = _arbiter(destination, known, key)
+    chunk: Chunk = yield Pull(MOST_UNNESTED_ROWS + 1)
+    if not chunk:
+        return UpsertResult(rows=0, inserted=0, updated=0)
+    shape = shape_of(chunk[0])
+    encoder = encoder_for(destination, columns or names or shape.names or None)
+    if missing := [name for name in key if name not in encoder.names]:
+        raise UsageError(f"The rows have no value for {', '.join(missing)}, which is of the key.")
+    chosen = choose_rules(encoder.columns, key, rules, destination.types)
+
+    is_partitioned = destination.kind == "p"
+
+    def merge(rows_from: ddl.Source) -> sql.Composed:
+        columns = [c for name in key for c in encoder.columns if c.name == name]
+        return ddl.upsert(
+            destination.table,
+            rows_from,
+            columns,
+            chosen,
+            destination.types,
+            nulls_are_equal=arbiter.nulls_are_equal,
+            counts_updates=is_partitioned,
+        )
+
+    yield Atomic()
+    if is_partitioned:
+        yield Fetch(ddl.count_from_zero())
+    if len(chunk) <= MOST_UNNESTED_ROWS and _can_be_unnested(destination, encoder):
+        forms = [encoder.judge(row, shape, number) for number, row in enumerate(chunk)]
+        data = array_of_rows([dict(zip(encoder.names, form, strict=True)) for form in forms], destination)
+        names = tuple(c.name for c in destination.columns)
+        answer = yield Fetch(merge(ddl.unnested(destination.table, names)), {"rows": Parameter(data)})
+        given = len(chunk)
+    else:
+        staging = ddl.staging_name(destination.oid, encoder.names)
+        given = yield from _stage(destination, staging, encoder, shape, chunk)
+        answer = yield Fetch(merge(ddl.staged(staging)))
+    inserted, updated = answer[0]
+    if is_partitioned:
+        updated = (yield Fetch(ddl.counted()))[0][0]
+        inserted -= updated
+    yield Done()
+    warnings = find_overwritten_counters(chosen, destination.types)
+    return UpsertResult(rows=given, inserted=inserted, updated=updated, warnings=warnings)
+
+
+def _stage(destination: Destination, staging: QName, encoder: Encoder, shape: Shape, chunk: Chunk) -> Steps[int]:
+    if not destination.may_stage:
+        raise PermissionDeniedError(
+            "Staging rows needs the right to make temporary tables.",
+            consequence="Nothing was written.",
+            hint="GRANT TEMPORARY ON DATABASE … TO this role.",
+        )
+    yield Fetch(ddl.create_staging(staging, destination.table, encoder.names))
+    # In a transaction of the caller's, rows of an earlier call may still be there; a COMMIT empties it by itself.
+    yield Fetch(ddl.empty(staging))
+    yield Begin(ddl.copy_statement(staging, encoder.names))
+    yield from send(encoder, shape, chunk)
+    given: int = yield End()
+    return given
+
+
+def _can_be_unnested(destination: Destination, encoder: Encoder) -> bool:
+    """Tell whether a row may be sent as a whole: a domain that is not written might not allow NULL."""
+    return all(
+        column.name in encoder.names or destination.types[column.type_oid].kind != "d" for column in destination.columns
+    )
+
+
+def _arbiter(destination: Destination, known: tuple[UniqueKey, ...], key: tuple[str, ...]) -> UniqueKey:
+    """Return the unique index that ON CONFLICT rests on.
+
+    Raises:
+        RefusedError: there is none for these columns.
+    """
+    if not key:
+        raise UsageError("An upsert needs the columns of a unique key.")
+    same = [one for one in known if set(one.columns) == set(key) and len(one.columns) == len(key)]
+    fit = [one for one in same if one.is_valid and one.is_immediate and not one.is_partial]
+    if fit:
+        return fit[0]
+    reasons = tuple(
+        f"{one.name} is "
+        + ("DEFERRABLE" if not one.is_immediate else "partial" if one.is_partial else "not valid")
+        + ", on which ON CONFLICT cannot rest."
+        for one in same
+    )
+    usable = [
+        ", ".join(map(str, one.columns))
+        for one in known
+        if one.is_valid and one.is_immediate and not one.is_partial and None not in one.columns
+    ]
+    raise RefusedError(
+        f"{destination.table} has no unique key of {', '.join(key)} to upsert by.",
+        reasons=reasons,
+        consequence="Nothing was written.",
+        hint=f"Its unique keys: {'; '.join(usable)}." if usable else "It has none: make a unique index first.",
+    )
