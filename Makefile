@@ -15,7 +15,7 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 SOAK_SEED := $(SOAK_SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo servers check test soak bench-partition format clean
+.PHONY: help env demo servers check test soak bench-partition estimates format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ soak: servers ## Long random rounds; SOAK_ROUNDS= and SOAK_SEED= repeat one
 
 bench-partition: env ## Measure partitioning against the physical floor
 	$(BIN)/python tools/bench_partition.py $(BENCH_ARGS)
+
+estimates: env ## Compute the tables and the chart of docs/estimates.md
+	$(BIN)/python tools/estimate_docs.py
 
 format: env ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

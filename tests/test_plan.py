@@ -438,6 +438,17 @@ def test_a_plan_uses_what_an_earlier_run_took(database: Database) -> None:
 # --- evenness ---------------------------------------------------------------------------------------------
 
 
+def test_a_range_that_ends_with_its_type_is_counted(database: Database) -> None:
+    with database.connect() as conn:
+        conn.execute("CREATE TABLE ends (id int PRIMARY KEY)")
+        conn.execute("INSERT INTO ends VALUES (-2147483648), (-1), (0), (999999999), (1000000000), (2147483647)")
+        conn.execute("ANALYZE ends")
+    made = partition.plan(database.dsn, "public.ends", Options(by="range:id:1000000000"))
+    assert made.skew is not None
+    assert made.leaves[0].bound.startswith("FOR VALUES FROM (MINVALUE)")
+    assert sum(count for _, count in made.skew.rows_per_leaf) == 6
+
+
 def _statistics(n_distinct: float, *frequencies: float) -> ColumnStatistics:
     return ColumnStatistics(
         n_distinct=n_distinct,

@@ -23,7 +23,7 @@ from pgscale.embedded import Server
 from pgscale.livecopy.sampler import HoldLimits, ReplayClock, Sampler
 from pgscale.livecopy.throttle import PACES, Pressure, Throttle
 from pgscale.livecopy.work import Telling, Work
-from pgscale.partition import Options, RunResult, runner
+from pgscale.partition import Options, RunResult, runner, running
 from support.servers import Database, current_root
 from support.standby import standby_of, wal_receiver_of
 
@@ -387,7 +387,7 @@ def test_a_session_that_waits_for_the_table_slows_the_run(database: Database, mo
         made.append(Throttle(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(runner, "Throttle", make)
+    monkeypatch.setattr(running, "Throttle", make)
     least = PACES["normal"].least_duty
     run = WatchedRun(database.dsn, replace(FAST, pace="normal"))
     with _one_waits_for_a_lock(database.dsn):

@@ -95,6 +95,12 @@ def goal(function: F) -> F:
             help="Compare every row before the cut-over.",
         ),
         click.option("--accept-key-change", is_flag=True, help="Unique keys may grow by the partition key."),
+        click.option(
+            "--storage",
+            metavar="WHAT",
+            help="What the volume gives, for the estimate: gp2:500GB, gp3:iops=6000,throughput=500MB, azure-p20 …,"
+            " baseline=…,burst=…,credit=…, or measured. See docs/estimates.md.",
+        ),
         click.option("--no-default", is_flag=True, help="Make no DEFAULT partition for rows outside all bounds."),
     )
     for decorator in reversed(decorators):
@@ -119,6 +125,7 @@ def _options(given: dict[str, Any], *, cutover: bool = True) -> Options:
         cutover=cutover,
         default_partition=not given["no_default"],
         strategy=given["strategy"],
+        storage=given["storage"],
     )
 
 
@@ -169,6 +176,25 @@ def run(table: str, dsn: str | None, as_json: bool, no_cutover: bool, **given: A
     options = _options(given, cutover=not no_cutover)
     with watching() as watch:
         report = commands.run(dsn, table, options, watch)
+    _render(report, as_json)
+
+
+@partition.command()
+@click.argument("table")
+@goal
+@click.option("--rows", default="1%", show_default=True, help="How much of it: a share of the pages, or rows.")
+@click.option("--no-keep", is_flag=True, help="Do not leave the figures in the ledger for `plan`.")
+@common
+def rehearse(table: str, dsn: str | None, as_json: bool, rows: str, no_keep: bool, **given: Any) -> None:
+    """Measure a run on a scratch copy: a share of the rows, in a schema of its own, dropped in the end.
+
+    The table is read by short transactions and nothing else. What a killed rehearsal leaves, the next one removes.
+
+    Example: pgscale partition rehearse public.events --by range:created_at:month --rows 1%
+    """
+    options = _options(given)
+    with watching() as watch:
+        report = commands.rehearse(dsn, table, options, watch, rows=rows, keep=not no_keep)
     _render(report, as_json)
 
 

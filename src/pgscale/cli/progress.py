@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from pgscale.core.model import Progress as Moment
 from pgscale.core.model import Watch
-from pgscale.core.units import format_duration
+from pgscale.core.units import format_duration, format_eta
 
 LINE_EVERY_S = 5.0
 
@@ -42,8 +42,8 @@ def describe(moment: Moment) -> str:
     parts: list[str] = []
     if moment.rate:
         parts.append(f"{moment.rate:,.0f} {moment.unit}/s")
-    if moment.eta_s is not None and moment.total:
-        parts.append(f"{format_duration(moment.eta_s)} left")
+    if moment.total and (eta := _eta(moment)):
+        parts.append(eta)
     if moment.total is None and moment.done:
         parts.append(f"{moment.done:,} {moment.unit}")
     if moment.throttled:
@@ -51,6 +51,13 @@ def describe(moment: Moment) -> str:
     if moment.note:
         parts.append(moment.note)
     return " · ".join(parts)
+
+
+def _eta(moment: Moment) -> str:
+    """Return the range while it is known, else what the present rate says."""
+    if moment.eta_least_s is None:
+        return f"{format_duration(moment.eta_s)} left" if moment.eta_s is not None else ""
+    return format_eta(moment.eta_least_s, moment.eta_most_s)
 
 
 class _Bars:

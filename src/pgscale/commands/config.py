@@ -19,8 +19,13 @@ _EXAMPLE = '[[partitions]]\ntable = "public.events"\nperiod = "month"\nretention
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What pgscale.toml says."""
+    """What pgscale.toml says.
 
+    Args:
+        storage: what the volume gives, as `--storage` has it; for the estimates of `plan`, `run` and `rehearse`.
+    """
+
+    storage: str | None = None
     partitions: tuple[PartitionSet, ...] = ()
 
 

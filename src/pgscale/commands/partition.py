@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from pgscale import partition
+from pgscale.commands.config import FILE_NAME, read_config
 from pgscale.core.model import Json, Report, Watch
-from pgscale.core.units import format_bytes, format_duration
+from pgscale.core.units import format_bytes, format_duration, format_eta
 from pgscale.errors import RefusedError
-from pgscale.partition import Options, RunPlan, RunResult, RunStatus
+from pgscale.partition import Options, Rehearsal, RunPlan, RunResult, RunStatus
+from pgscale.partition.model import Estimate
 
 MOST_STEPS_SHOWN = 40
 
@@ -16,6 +20,7 @@ MOST_STEPS_SHOWN = 40
 def plan(dsn: str | None, table: str, options: Options, *, verbose: bool) -> Report:
     """Show every step of a run; what would be refused is part of the answer and makes exit code 4."""
     try:
+        options = with_storage(options)
         made = partition.plan(dsn, table, options)
     except RefusedError as error:
         if not error.reasons:
@@ -27,7 +32,21 @@ def plan(dsn: str | None, table: str, options: Options, *, verbose: bool) -> Rep
 
 
 def run(dsn: str | None, table: str, options: Options, watch: Watch) -> Report:
-    return _report(partition.run(dsn, table, options, watch))
+    return _report(partition.run(dsn, table, with_storage(options), watch))
+
+
+def rehearse(dsn: str | None, table: str, options: Options, watch: Watch, *, rows: str, keep: bool) -> Report:
+    """Partition a share of the rows in a schema of its own; doubtful figures are bad news."""
+    amount = partition.Amount.parse(rows)
+    found = partition.rehearse(dsn, table, with_storage(options), watch, amount=amount, keep=keep)
+    return Report(data=found.to_json(), text=_rehearsal_text(found), exit_code=1 if found.doubt else 0)
+
+
+def with_storage(options: Options) -> Options:
+    """Return the options with the storage that pgscale.toml describes, where the call names none."""
+    if options.storage is not None or not Path(FILE_NAME).exists():
+        return options
+    return replace(options, storage=read_config().storage)
 
 
 def resume(dsn: str | None, table: str, watch: Watch) -> Report:
@@ -85,11 +104,44 @@ def _report(result: RunResult) -> Report:
     return Report(data=result.to_json(), text="\n".join(lines), exit_code=1 if result.mismatches else 0)
 
 
+def _rehearsal_text(found: Rehearsal) -> str:
+    lines = [
+        f"Rehearsed {found.table}: {found.rows:,} rows ({found.share * 100:.3g}% of its pages),"
+        f" {format_bytes(found.heap_bytes)} and {format_bytes(found.index_bytes)} of indexes,"
+        f" into {found.partitions} partitions; all of it is dropped.",
+        *(f"Removed first what a killed rehearsal had left: schema {name}." for name in found.leftovers),
+        "",
+        f"  {'phase':<10} {'took':>12} {'WAL':>10}",
+        *(
+            f"  {p.name:<10} {format_duration(p.took_s):>12} {format_bytes(p.wal_bytes):>10}"
+            for p in found.phases
+            if p.took_s >= 0.005 or p.wal_bytes >= 8192
+        ),
+        f"  {found.wal_bytes_per_row:,.0f} bytes of WAL a row, with what others wrote meanwhile;"
+        f" the scratch copy was locked for {found.blocked_ms:.0f} ms",
+        "",
+        "The whole table:",
+        *_estimate_lines(found.estimate),
+        "  Copy and verify grow with the table, index builds with n log n of its rows. The scratch copy was in"
+        " memory when it was read: --storage counts the reads of a table that is not.",
+    ]
+    if found.estimate.burst_trap:
+        lines.append(f"  ! {found.estimate.burst_trap}")
+    if found.skipped_chunks:
+        lines.append(f"{found.skipped_chunks} chunks were left out: a row of theirs had moved and came twice.")
+    if found.doubt:
+        lines.append(f"Not to be relied on: {found.doubt}.")
+    elif found.stored:
+        lines.append("Kept in the ledger: `plan` rests on it until the table's run is finished or taken back.")
+    return "\n".join(lines)
+
+
 def _status_text(row: RunStatus) -> str:
     result = row.result
     share = f", {row.pages_copied / row.pages_total:.0%} copied" if row.pages_total else ""
+    eta = f", {format_eta(row.eta_least_s, row.eta_most_s)}" if row.eta_least_s is not None else ""
     lines = [
-        f"{result.table}: {result.state}, phase {row.phase}{share}",
+        f"{result.table}: {result.state}, phase {row.phase}{share}{eta}",
         f"  {'a live process owns the run' if row.is_live else 'no process works on it'}"
         f"; run {result.run_id}, {format_duration(result.duration_s)} of work",
         f"  {result.rows_copied:,} rows copied, {result.rows_applied:,} applied, {result.rows_checked:,} checked,"
@@ -110,15 +162,7 @@ def _plan_text(made: RunPlan, *, verbose: bool) -> str:
     for leaf in shown:
         lines.append(f"  {leaf.name}  {leaf.bound}" if leaf is not None else f"  … {len(made.leaves) - 5} more")
     if made.estimate is not None:
-        e = made.estimate
-        lines += [
-            "",
-            f"Needs up to {format_bytes(e.disk_bytes)} of disk until `finish`, writes"
-            f" {_span(e.least_wal_bytes, e.wal_bytes, format_bytes)} of WAL, and takes"
-            f" {_span(e.least_duration_s, e.duration_s, format_duration)} for {e.rows:,} rows.",
-            "  " + ", ".join(f"{p.name} {_span(p.least_s, p.most_s, format_duration)}" for p in e.phases),
-            f"  {e.basis}",
-        ]
+        lines += ["", *_estimate_lines(made.estimate)]
     if made.skew is not None and made.skew.rows_per_leaf:
         rows = [count for _, count in made.skew.rows_per_leaf]
         lines.append(
@@ -157,6 +201,20 @@ def _plan_text(made: RunPlan, *, verbose: bool) -> str:
         lines += ["", "Warnings", *(f"  ! {w}" for w in made.warnings)]
     lines += ["", "Nothing was changed. `pgscale partition run` with the same arguments carries this out."]
     return "\n".join(lines)
+
+
+def _estimate_lines(e: Estimate) -> list[str]:
+    return [
+        f"Needs up to {format_bytes(e.disk_bytes)} of disk until `finish`, writes"
+        f" {_span(e.least_wal_bytes, e.wal_bytes, format_bytes)} of WAL, and takes"
+        f" {_span(e.least_duration_s, e.duration_s, format_duration)} for {e.rows:,} rows.",
+        "  "
+        + ", ".join(
+            f"{p.name} {_span(p.least_s, p.most_s, format_duration)}{' (storage)' if p.limit == 'storage' else ''}"
+            for p in e.phases
+        ),
+        f"  {e.basis}",
+    ]
 
 
 def _span(least: float, most: float, form: Callable[[float], str]) -> str:

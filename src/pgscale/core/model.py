@@ -72,10 +72,13 @@ class Progress:
 
     Args:
         table: the table being worked on, as displayed.
-        phase: `prepare`, `capture`, `copy`, `scrub`, `index`, `apply`, `verify`, `cutover`, `settle`, `done`.
+        phase: `prepare`, `capture`, `copy`, `scrub`, `index`, `apply`, `verify`, `cutover`, `settle`, `done`;
+            `fill` in a rehearsal.
         done: units finished; `total` is None when it cannot be known (applying live writes).
         rate: units per second over a trailing window.
-        eta_s: seconds left for this phase, None when unknown.
+        eta_s: seconds left for this phase at the present rate, None when unknown.
+        eta_least_s, eta_most_s: the range it is expected to lie in, None when that is not known (yet). Only the
+            most is None where nothing moved in some of the last windows.
         throttled: why the pace is reduced or paused now, empty when it is not.
         workers: workers that are copying now.
         note: one more line worth showing (the attempt of a cut-over, keys waiting).
@@ -88,6 +91,8 @@ class Progress:
     unit: Unit = "rows"
     rate: float = 0.0
     eta_s: float | None = None
+    eta_least_s: float | None = None
+    eta_most_s: float | None = None
     throttled: str = ""
     workers: int = 0
     note: str = ""

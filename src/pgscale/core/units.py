@@ -29,6 +29,15 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} TB"
 
 
+def format_eta(least_s: float, most_s: float | None) -> str:
+    """Return `ETA 2 h 10 min to 3 h 0 min`; `or more` where the most is not known."""
+    least = format_duration(least_s)
+    if most_s is None:
+        return f"ETA {least} or more"
+    most = format_duration(most_s)
+    return f"ETA {least}" if least == most else f"ETA {least} to {most}"
+
+
 def format_duration(seconds: float) -> str:
     """Return `450 ms`, `12.3 s`, `4 min 10 s`, `3 h 20 min` or `2 d 4 h`."""
     if seconds < 1:

@@ -6,7 +6,8 @@ SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.
   r.request, r.note, r.new_oid, r.new_fingerprint, r.rows_copied,
   COALESCE((SELECT a.row_count FROM pgscale.applied a WHERE a.run_id = r.id), 0) AS rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
   r.busy_s::float8 AS busy_s, r.started_at, r.heartbeat_at,
-  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid,
+  r.eta_least_s, r.eta_most_s
 FROM pgscale.run r
 WHERE %(oid)s::int8 IS NULL OR r.table_oid = %(oid)s::int8 OR r.new_oid = %(oid)s::int8
 ORDER BY r.id;
@@ -30,7 +31,8 @@ UPDATE pgscale.run SET new_oid = pg_catalog.to_regclass(%(name)s::text)::oid::in
 
 -- name: heartbeat
 UPDATE pgscale.run SET heartbeat_at = pg_catalog.clock_timestamp(), owner_pid = pg_catalog.pg_backend_pid(),
-  busy_s = busy_s + %(busy_s)s::float8, note = %(note)s::text
+  busy_s = busy_s + %(busy_s)s::float8, note = %(note)s::text,
+  eta_least_s = %(eta_least_s)s::float8, eta_most_s = %(eta_most_s)s::float8
 WHERE id = %(run_id)s::int8 RETURNING request;
 
 -- name: add_applied
@@ -111,3 +113,18 @@ DELETE FROM pgscale.retired WHERE leaf_oid = %(leaf_oid)s::int8;
 -- name: note_again
 UPDATE pgscale.retired SET state = 'noted', file = NULL, sha256 = NULL, row_count = NULL, fingerprint = NULL
 WHERE leaf_oid = %(leaf_oid)s::int8;
+
+-- name: has_rehearsals
+-- Of a ledger that another role made it may be out of reach, and then it is that role's to look after.
+SELECT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('pgscale.rehearsal')::pg_catalog.oid, 'SELECT')
+  AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('pgscale.rehearsal')::pg_catalog.oid, 'DELETE'), false);
+
+-- name: note_rehearsal
+INSERT INTO pgscale.rehearsal (table_oid, outcome) VALUES (%(oid)s::int8, %(outcome)s::jsonb)
+ON CONFLICT (table_oid) DO UPDATE SET outcome = excluded.outcome, noted_at = pg_catalog.clock_timestamp();
+
+-- name: select_rehearsal
+SELECT outcome::text FROM pgscale.rehearsal WHERE table_oid = %(oid)s::int8;
+
+-- name: forget_rehearsal
+DELETE FROM pgscale.rehearsal WHERE table_oid = %(oid)s::int8;

@@ -20,7 +20,9 @@ CREATE TABLE IF NOT EXISTS pgscale.run (
   busy_s float8 NOT NULL DEFAULT 0,
   started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   heartbeat_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-  owner_pid int
+  owner_pid int,
+  eta_least_s float8,
+  eta_most_s float8
 ) WITH (fillfactor = 50);
 -- Apart from the run, whose row the heartbeat updates: the applier works in REPEATABLE READ.
 CREATE TABLE IF NOT EXISTS pgscale.applied (
@@ -58,5 +60,11 @@ CREATE TABLE IF NOT EXISTS pgscale.retired (
   sha256 text,
   row_count bigint,
   fingerprint text,
+  noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+-- What a rehearsal of a table measured, for its plans; the row goes when the table's run is finished or taken back.
+CREATE TABLE IF NOT EXISTS pgscale.rehearsal (
+  table_oid bigint PRIMARY KEY,
+  outcome jsonb NOT NULL,
   noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );

@@ -20,13 +20,17 @@ QUERIES = named.load("pgscale.ledger")
 OWNER_LOCK = 1_885_827_442
 WORK_LOCK = 1_885_827_443
 LIFE_LOCK = 1_885_827_444
+REHEARSAL_LOCK = 1_885_827_460
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run as the ledger has it. `plan` is JSON; `heartbeat_age_s` is by the server's clock."""
+    """A run as the ledger has it. `plan` is JSON; `heartbeat_age_s` is by the server's clock.
+
+    The ETA is of the phase, as of the heartbeat.
+    """
 
     run_id: int
     table_oid: int
@@ -51,6 +55,8 @@ class RunRow:
     heartbeat_at: datetime
     heartbeat_age_s: float
     owner_pid: int | None
+    eta_least_s: float | None
+    eta_most_s: float | None
 
 
 def execute(session: Session, query: str, /, **params: object) -> psycopg.Cursor[tuple[Any, ...]]:
@@ -104,6 +110,31 @@ def read_retired(session: Session, oid: int, kind: type[T]) -> tuple[T, ...]:
     with session.cursor(row_factory=class_row(kind)) as cursor:
         query = QUERIES.get("select_retired", session.info.server_version)
         return tuple(cursor.execute(query, {"oid": oid}).fetchall())
+
+
+def read_rehearsal(session: Session, oid: int) -> str | None:
+    """Return what a rehearsal of the table measured, as JSON; None without one."""
+    return scalar(session, "select_rehearsal", oid=oid) if scalar(session, "has_rehearsals") else None
+
+
+def forget_rehearsal(session: Session, oid: int) -> None:
+    if scalar(session, "has_rehearsals"):
+        execute(session, "forget_rehearsal", oid=oid)
+
+
+def try_rehearse(session: Session, oid: int) -> bool:
+    """Take the rehearsal of a table for this session; False while another one has it."""
+    row = session.execute(
+        "SELECT pg_catalog.pg_try_advisory_lock(%s::int4, %s::int4)", (REHEARSAL_LOCK, _as_int4(oid))
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _has_rehearsals(session: Session) -> bool:
+    if not scalar(session, "has_rehearsals"):
+        return False
+    row = session.execute("SELECT EXISTS (SELECT FROM pgscale.rehearsal)").fetchone()
+    return bool(row and row[0])
 
 
 def _has_promises(session: Session) -> bool:
@@ -176,9 +207,9 @@ def drop_if_empty(session: Session) -> None:
         with session.transaction():
             lock_ledger(session)
             row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
-            if row and not row[0] and not _has_promises(session):
+            if row and not row[0] and not _has_promises(session) and not _has_rehearsals(session):
                 session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
-                session.execute("DROP TABLE IF EXISTS pgscale.retired")
+                session.execute("DROP TABLE IF EXISTS pgscale.retired, pgscale.rehearsal")
                 session.execute("DROP SCHEMA pgscale")
     except psycopg.errors.InsufficientPrivilege:
         # Another role made the ledger; it is that role's to drop.

@@ -32,7 +32,7 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
         chunks = store.read_chunks(session, work.run_id, "copy")
     queue = PageQueue(pages, [(first, last) for first, last, _ in chunks])
     counts = [sum(rows for _, _, rows in chunks)] + [0] * workers
-    rate = Rate()
+    rate = Rate(done=queue.finished)
 
     def body(number: int) -> None:
         size = ChunkSize(work.throttle.chunk_s, least=8)

@@ -47,6 +47,7 @@ class Keeper:
         last = time.monotonic()
         while not self._end.wait(BEAT_S):
             now = time.monotonic()
+            told = self.work.tell.last
             try:
                 request = store.scalar(
                     self.session,
@@ -54,6 +55,8 @@ class Keeper:
                     run_id=self.work.run_id,
                     busy_s=now - last,
                     note=self.work.throttle.reason,
+                    eta_least_s=told.eta_least_s,
+                    eta_most_s=told.eta_most_s,
                 )
             except psycopg.errors.QueryCanceled:
                 continue

@@ -65,7 +65,7 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
             checked += sum(rows for _, _, rows in chunks)
             queues.append(PageQueue(int(row[0]) if row else 0, [(f, last) for f, last, _ in chunks]))
     total = sum(queue.total for queue in queues)
-    counts, rate = [checked] + [0] * workers, Rate()
+    counts, rate = [checked] + [0] * workers, Rate(done=sum(queue.finished for queue in queues))
 
     def body(number: int) -> None:
         with _open(work) as session:

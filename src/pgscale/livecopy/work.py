@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +13,7 @@ from pgscale.connect.session import Profile, Session, open_session
 from pgscale.core.model import Progress, Watch
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
 from pgscale.ledger import store
+from pgscale.livecopy.rate import Outlook, Rate
 from pgscale.livecopy.throttle import Throttle
 
 
@@ -25,6 +24,10 @@ class Telling:
         self._watch = watch
         self._last = Progress(table=table, phase="prepare")
 
+    @property
+    def last(self) -> Progress:
+        return self._last
+
     def __call__(self, moment: Progress) -> None:
         self._last = moment
         self._watch(moment)
@@ -32,7 +35,9 @@ class Telling:
     def again(self, *, throttled: str, note: str = "") -> None:
         """Tell the last moment once more, with why work is held now; a note is said this once only."""
         last = self._last
-        self._watch(replace(last, throttled=throttled, note=note or last.note, rate=0.0, eta_s=None))
+        unknown: dict[str, Any] = {"rate": 0.0, "eta_s": None, "eta_least_s": None, "eta_most_s": None}
+        self._last = replace(last, **unknown)
+        self._watch(replace(self._last, throttled=throttled, note=note or last.note))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,7 @@ class Work:
         throttle: asked before and told after every piece of work.
         tell: the watcher, with what it was last told.
         table: the table as displayed.
+        outlook: what is known of the storage, where the operator described it.
     """
 
     dsn: str
@@ -57,6 +63,7 @@ class Work:
     throttle: Throttle
     tell: Telling
     table: str
+    outlook: Outlook | None = None
     sessions: list[Session] = field(default_factory=list[Session])
 
     def open(self, profile: Profile, *, as_login: bool = False) -> Session:
@@ -158,36 +165,10 @@ def explain(error: BaseException) -> BaseException:
     return wrapped
 
 
-class Rate:
-    """Units per second over a trailing window, and the time left."""
-
-    WINDOW_S = 10.0
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._lock = threading.Lock()
-
-    def add(self, total_done: int) -> None:
-        with self._lock:
-            now = time.monotonic()
-            self._samples.append((now, total_done))
-            while len(self._samples) > 2 and now - self._samples[0][0] > self.WINDOW_S:
-                self._samples.popleft()
-
-    @property
-    def per_second(self) -> float:
-        with self._lock:
-            (t0, n0), (t1, n1) = self._samples[0], self._samples[-1]
-            return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
-
-    def eta_s(self, left: int) -> float | None:
-        rate = self.per_second
-        return left / rate if rate > 0 else None
-
-
 def progress(work: Work, phase: str, done: int, total: int | None, rate: Rate, **more: Any) -> None:
     """Tell the watcher how a phase stands."""
     rate.add(done)
+    least_s, most_s = _range_s(work, phase, done, total, rate)
     work.tell(
         Progress(
             table=work.table,
@@ -196,7 +177,27 @@ def progress(work: Work, phase: str, done: int, total: int | None, rate: Rate, *
             total=total,
             rate=rate.per_second,
             eta_s=None if total is None else rate.eta_s(total - done),
+            eta_least_s=least_s,
+            eta_most_s=most_s,
             throttled=work.throttle.reason,
             **more,
         )
     )
+
+
+def _range_s(work: Work, phase: str, done: int, total: int | None, rate: Rate) -> tuple[float | None, float | None]:
+    """Return the seconds left at best and at worst: by the trailing windows, and by the storage where it is known."""
+    if not total:
+        return None, None
+    if work.outlook is not None:
+        work.outlook.note(phase, done / total)
+    spread = rate.spread()
+    if spread is None or spread[1] <= 0:
+        return None, None
+    slow, fast = spread
+    left = total - done
+    if work.outlook is not None:
+        known = work.outlook.left_s(phase, left / total, slow / total, fast / total)
+        if known is not None:
+            return known
+    return left / fast, left / slow if slow > 0 else None

@@ -11,17 +11,21 @@ from pgscale.partition.forecast import plan
 from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
 from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import STRATEGY_NAMES, MirrorPlan, Options, RunResult, RunStatus
+from pgscale.partition.rehearsal.model import Amount, Rehearsal
+from pgscale.partition.rehearsal.runner import rehearse
 from pgscale.partition.strategies import RunPlan
 from pgscale.partition.workload import summarize
 
 __all__ = [
     "STRATEGY_NAMES",
+    "Amount",
     "Finding",
     "Limits",
     "MaintainResult",
     "MirrorPlan",
     "Options",
     "PartitionSet",
+    "Rehearsal",
     "RunPlan",
     "RunResult",
     "RunStatus",
@@ -31,6 +35,7 @@ __all__ = [
     "maintain",
     "pause",
     "plan",
+    "rehearse",
     "resume",
     "run",
     "status",

@@ -29,7 +29,7 @@ from pgscale.partition.ownership import (
     try_own,
 )
 from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, status_of, stored_owner, stored_plan
-from pgscale.partition.runner import kill_point
+from pgscale.partition.running import kill_point
 from pgscale.partition.strategies import StrategyRunner, strategy_of
 
 _ENDED = {"aborting": "aborted", "finishing": "finished"}

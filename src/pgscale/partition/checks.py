@@ -11,7 +11,7 @@ from pgscale.errors import RefusedError, UsageError
 from pgscale.partition.bounds import INTEGER_TYPES, TIME_TYPES
 from pgscale.partition.keys import Keys
 from pgscale.partition.matviews import reads_only
-from pgscale.partition.model import By, Options
+from pgscale.partition.model import SCRATCH_PREFIX, By, Options
 from pgscale.partition.reader import KeyValues
 
 _KINDS = {
@@ -40,7 +40,8 @@ def refuse_kind(facts: TableFacts) -> str | None:
         return f"{name} is unlogged: a crash empties it, so nothing about it can be promised. SET LOGGED first."
     if table.is_partition:
         return f"{name} is a partition of another table."
-    if table.schema in ("pg_catalog", "information_schema", "pg_toast") or table.schema.startswith("pgscale"):
+    ours = table.schema.startswith("pgscale") and not table.schema.startswith(SCRATCH_PREFIX)
+    if table.schema in ("pg_catalog", "information_schema", "pg_toast") or ours:
         return f"{name} belongs to the system or to pgscale itself."
     return None
 

@@ -64,6 +64,7 @@ def take_back(
     last = _row(owner, row.run_id)
     with owner.transaction():
         store.execute(owner, "delete_run", run_id=row.run_id)
+        store.forget_rehearsal(owner, row.table_oid)
     store.drop_if_empty(owner)
     return result_of(last, end_state)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
+import cattrs
 import psycopg
 
 from pgscale import sql as named
@@ -67,8 +68,22 @@ def logs_hint_bits(session: Session) -> bool:
     return bool(_rows(session, "logs_hint_bits")[0][0])
 
 
+def read_rehearsal(session: Session, facts: TableFacts) -> MeasuredCopy | None:
+    """Return what a rehearsal of this table measured; None without one, or where the ledger may not be read."""
+    try:
+        found = store.read_rehearsal(session, facts.table.oid)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return None
+    return None if found is None else cattrs.structure(json.loads(found), MeasuredCopy)
+
+
 def read_measured_copy(session: Session, facts: TableFacts) -> MeasuredCopy | None:
-    """Return the largest copy that the ledger of this database knows and may be read; None without one."""
+    """Return what a rehearsal of the table measured, else the largest copy that the ledger of this database knows and
+    that may be read; None without one.
+    """
+    rehearsed = read_rehearsal(session, facts)
+    if rehearsed is not None:
+        return rehearsed
     try:
         rows = _rows(session, "measured_copies") if store.exists(session) else []
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):

@@ -12,11 +12,13 @@ import psycopg
 from pgscale.catalog import reader as catalog
 from pgscale.catalog.model import TableFacts
 from pgscale.connect.session import READER, Session, open_session
+from pgscale.errors import RefusedError
 from pgscale.partition import bounds, evidence, skew, workload
 from pgscale.partition.estimate import estimate
 from pgscale.partition.failures import translated
 from pgscale.partition.model import By, MirrorPlan, Options, Skew, Workload
 from pgscale.partition.strategies import RunPlan, strategy_of
+from pgscale.partition.volumes import MEASURED
 from pgscale.partition.workload_reader import NotReadableError, read_statements
 
 
@@ -51,15 +53,25 @@ def add_outlook(session: Session, made: MirrorPlan) -> MirrorPlan:
     else:
         warnings += workload.describe(judged, len(made.leaves))
         unchecked += workload.find_unjudged(judged)
+    measured = evidence.read_measured_copy(session, facts)
+    if made.options.storage == MEASURED and measured is None:
+        raise RefusedError(
+            f"Nothing was measured in this database that a plan of {made.table} could rest on.",
+            consequence="Nothing was changed.",
+            hint=f"`pgscale partition rehearse {made.table}` with the same options measures.",
+        )
+    expected = estimate(
+        facts,
+        made.options,
+        len(made.leaves),
+        measured=measured,
+        logs_hint_bits=evidence.logs_hint_bits(session),
+    )
+    if expected.burst_trap:
+        warnings.append(expected.burst_trap)
     return replace(
         made,
-        estimate=estimate(
-            facts,
-            made.options,
-            len(made.leaves),
-            measured=evidence.read_measured_copy(session, facts),
-            logs_hint_bits=evidence.logs_hint_bits(session),
-        ),
+        estimate=expected,
         skew=evenness,
         workload=judged,
         warnings=tuple(warnings),

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from pgscale.core.model import Json, QName, Step
 from pgscale.errors import UsageError
 from pgscale.livecopy.model import Pair
+from pgscale.partition.volumes import parse_storage
 
 Method = Literal["hash", "range", "list"]
 Pace = Literal["gentle", "normal", "fast"]
@@ -16,6 +17,8 @@ StrategyName = Literal["mirror"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
 
 MOST_LEAVES = 4096
+# The one kind of schema of our own whose tables may be partitioned: those of rehearsals.
+SCRATCH_PREFIX = "pgscale_rehearse_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Options:
         cutover: False stops before the swap and keeps applying.
         default_partition: rows outside every bound land in `<table>_default` instead of failing.
         strategy: how the table becomes partitioned; see partition.strategies.
+        storage: what the volume gives, for estimates only; see partition.volumes. None: not known.
     """
 
     by: str
@@ -53,6 +57,7 @@ class Options:
     cutover: bool = True
     default_partition: bool = True
     strategy: StrategyName = "mirror"
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= 64:
@@ -63,6 +68,8 @@ class Options:
             raise UsageError(f"There is no verification {self.verify!r}.", hint="Use full or none.")
         if self.strategy not in STRATEGY_NAMES:
             raise UsageError(f"There is no strategy {self.strategy!r}.", hint=f"Use {' or '.join(STRATEGY_NAMES)}.")
+        if self.storage is not None:
+            parse_storage(self.storage)
         for name in ("max_block_s", "lock_timeout_s", "max_replica_lag_s", "chunk_target_s"):
             value = float(getattr(self, name))
             if not 0.001 <= value <= 86_400:
@@ -84,6 +91,7 @@ class Options:
             "cutover": self.cutover,
             "default_partition": self.default_partition,
             "strategy": self.strategy,
+            "storage": self.storage,
         }
 
     @staticmethod
@@ -121,18 +129,34 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One part of the work: seconds at best and at worst."""
+    """One part of the work: seconds at best and at worst, and what it reads and writes, WAL included.
+
+    `limit` says what it waits for at worst: `work` is processors, round trips and the pace, `storage` is I/O.
+    """
 
     name: str
     least_s: float
     most_s: float
+    least_bytes: float = 0.0
+    most_bytes: float = 0.0
+    limit: Literal["work", "storage"] = "work"
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "least_s": round(self.least_s, 1),
+            "most_s": round(self.most_s, 1),
+            "least_io_bytes": round(self.least_bytes),
+            "most_io_bytes": round(self.most_bytes),
+            "limit": self.limit,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Sizes in bytes and time in seconds that the run is expected to need, from best to worst.
 
-    `wal_bytes` and `duration_s` are the worst; `basis` says what the time rests on.
+    `wal_bytes` and `duration_s` are the worst; `basis` says what the time rests on; `burst_trap` says, where the
+    storage falls to its baseline on the way, how wrong its first minutes are.
     """
 
     rows: int
@@ -143,6 +167,8 @@ class Estimate:
     least_wal_bytes: int = 0
     least_duration_s: float = 0.0
     phases: tuple[Phase, ...] = ()
+    storage: str = ""
+    burst_trap: str = ""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -150,7 +176,9 @@ class Estimate:
             "disk_bytes": self.disk_bytes,
             "wal_bytes": {"least": self.least_wal_bytes, "most": self.wal_bytes},
             "duration_s": {"least": round(self.least_duration_s, 1), "most": round(self.duration_s, 1)},
-            "phases": {p.name: {"least_s": round(p.least_s, 1), "most_s": round(p.most_s, 1)} for p in self.phases},
+            "phases": {p.name: p.to_json() for p in self.phases},
+            "storage": self.storage,
+            "burst_trap": self.burst_trap,
             "basis": self.basis,
         }
 
@@ -354,7 +382,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """One run as `status` shows it."""
+    """One run as `status` shows it; the ETA is that of its phase, None while it is not known."""
 
     result: RunResult
     phase: str
@@ -364,6 +392,8 @@ class RunStatus:
     pages_total: int
     backlog_bytes: int
     next_step: str
+    eta_least_s: float | None = None
+    eta_most_s: float | None = None
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -375,4 +405,10 @@ class RunStatus:
             "pages_total": self.pages_total,
             "backlog_bytes": self.backlog_bytes,
             "next": self.next_step,
+            "phase_eta_s": None
+            if self.eta_least_s is None
+            else {
+                "least": round(self.eta_least_s, 1),
+                "most": None if self.eta_most_s is None else round(self.eta_most_s, 1),
+            },
         }

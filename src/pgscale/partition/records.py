@@ -92,4 +92,6 @@ def status_of(session: Session, row: RunRow) -> RunStatus:
         pages_total=pages[0][1] if pages else 0,
         backlog_bytes=backlog,
         next_step=step,
+        eta_least_s=row.eta_least_s if live else None,
+        eta_most_s=row.eta_most_s if live else None,
     )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from contextlib import ExitStack
 
 import psycopg
 
 from pgscale.catalog import reader as catalog
-from pgscale.connect.retry import retrying
 from pgscale.connect.session import CONTROL, WORKER, Session
-from pgscale.core.model import Progress, QName, Step, Watch
+from pgscale.core.model import QName, Step, Watch
 from pgscale.errors import (
     InterruptedRunError,
     MismatchError,
@@ -23,36 +19,24 @@ from pgscale.livecopy import copier, ddl, verifier
 from pgscale.livecopy.applier import Applier, InBackground
 from pgscale.livecopy.chunks import PageQueue
 from pgscale.livecopy.cutover import CutOver, Exchange, Limits
-from pgscale.livecopy.keeper import Keeper
 from pgscale.livecopy.model import Pair
 from pgscale.livecopy.sampler import HoldLimits, Sampler
-from pgscale.livecopy.throttle import PACES, Throttle
-from pgscale.livecopy.work import Rate, Telling, Work, execute, explain, in_parallel, progress
+from pgscale.livecopy.throttle import PACES
+from pgscale.livecopy.work import Rate, execute, in_parallel, progress
 from pgscale.partition.model import MirrorPlan
 from pgscale.partition.refresh import compute_matviews
+from pgscale.partition.running import RunBase, kill_point
 
 
-class Runner:
+class Runner(RunBase[MirrorPlan]):
     """One process's part in one run. The caller owns the run's advisory lock through `owner`."""
 
     def __init__(self, dsn: str, plan: MirrorPlan, run_id: int, owner: Session, watch: Watch) -> None:
-        self.plan = plan
+        super().__init__(dsn, plan, run_id, owner, watch)
         self.pair = plan.forward
-        options = plan.options
-        self.workers = options.workers or PACES[options.pace].workers
-        self.work = Work(
-            dsn=dsn,
-            role=plan.owner,
-            oid=plan.table_oid,
-            run_id=run_id,
-            stop=threading.Event(),
-            throttle=Throttle(options.pace, options.chunk_target_s),
-            tell=Telling(watch, str(plan.table)),
-            table=str(plan.table),
-        )
-        self.keeper = Keeper(self.work, owner)
+        self.workers = plan.options.workers or PACES[plan.options.pace].workers
         self.leaves = tuple(QName(schema=plan.table.schema, name=leaf.name) for leaf in plan.leaves)
-        self.limits = Limits(max_block_s=options.max_block_s, lock_timeout_s=options.lock_timeout_s)
+        self.limits = Limits(max_block_s=plan.options.max_block_s, lock_timeout_s=plan.options.lock_timeout_s)
 
     # -- the ways through -------------------------------------------------------------------------------
 
@@ -128,42 +112,6 @@ class Runner:
             self._locked(self.plan.statements.finish, "drop the retained table")
 
     # -- phases -----------------------------------------------------------------------------------------
-
-    def _kept(self) -> ExitStack:
-        stack = ExitStack()
-        stack.push(self._explain)
-        stack.callback(self._close)
-        stack.enter_context(self.keeper)
-        return stack
-
-    def _explain(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        del kind, trace
-        if error is None:
-            return False
-        if isinstance(error, KeyboardInterrupt):
-            raise InterruptedRunError(
-                f"The run of {self.plan.table} was interrupted.",
-                consequence="The table is unharmed, and finished steps are kept.",
-                hint="`pgscale partition resume` goes on; `abort` takes everything back.",
-            ) from None
-        if self.keeper.wants_abort.is_set():
-            return False
-        if self.keeper.lost is not None:
-            raise self.keeper.lost from error
-        explained = explain(error)
-        if explained is not error:
-            raise explained from error
-        return False
-
-    def _close(self) -> None:
-        for session in self.work.sessions:
-            if not session.closed:
-                session.close()
-
-    def _phase(self, phase: str, note: str = "") -> None:
-        self.work.tell(Progress(table=self.work.table, phase=phase, note=note))
-        with self.work.open(CONTROL) as session:
-            store.execute(session, "set_phase", run_id=self.work.run_id, phase=phase)
 
     def _build(self, steps: list[Step]) -> None:
         """Everything up to a complete copy that is only behind by what the log holds."""
@@ -342,120 +290,9 @@ class Runner:
                 background.check()
                 self.work.check()
 
-    def _settle(self, steps: list[Step]) -> None:
-        for step in steps:
-            self._phase("settle", step.title)
-            kill_point(f"before:{step.id}")
-            self._in_one_transaction(step, locked=True)
-
-    def _remember_new_table(self) -> None:
-        with self.work.open(CONTROL) as session:
-            row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
-            if row.new_fingerprint is None and row.new_oid is not None:
-                fingerprint = catalog.read_fingerprint(session, row.new_oid)
-                store.execute(session, "set_new_fingerprint", run_id=self.work.run_id, fingerprint=fingerprint)
-
-    def _settle_statements(self, groups: tuple[tuple[str, ...], ...], name: str, done: frozenset[str]) -> None:
-        for number, statements in enumerate(groups):
-            step_id = f"{name}:{number}"
-            if step_id not in done:
-                self._locked(statements, "prove a foreign key", mark=step_id)
-
-    # -- transactions -----------------------------------------------------------------------------------
-
-    def _in_one_transaction(self, step: Step, *, locked: bool = False) -> None:
-        self._locked(step.sql, step.title, mark=step.id, locked=locked)
-
-    def _locked(self, statements: tuple[str, ...], what: str, *, mark: str | None = None, locked: bool = True) -> None:
-        """Run statements and their ledger row in one transaction, in short attempts for its locks."""
-        with self.work.open(WORKER) as session:
-            session.execute("SET synchronous_commit = on")
-
-            def attempt() -> None:
-                started = time.monotonic()
-                with session.transaction():
-                    if locked:
-                        session.execute(
-                            "SELECT pg_catalog.set_config('lock_timeout', %s, true)",
-                            (f"{self.plan.options.lock_timeout_s * 1000:.0f}ms",),
-                        )
-                    for statement in statements:
-                        execute(session, statement)
-                    if mark is not None:
-                        self._mark(session, mark, took_s=time.monotonic() - started)
-
-            def told(number: int, error: BaseException) -> None:
-                first = str(error).splitlines()[0]
-                self.work.tell(
-                    Progress(
-                        table=self.work.table,
-                        phase="waiting",
-                        note=f"{what}: attempt {number}: {first}{self._blockers(session)}",
-                    )
-                )
-
-            retrying(attempt, give_up_after_s=3600.0, on_retry=told, sleep=self._sleep)
-
-    def _wait_for_older_transactions(self) -> None:
-        """Return when every transaction that is open now has ended: none has a snapshot from before the swap then.
-
-        As CREATE INDEX CONCURRENTLY waits; every role may see who holds a virtual transaction.
-        """
-        query = (
-            "SELECT l.virtualtransaction, l.pid FROM pg_catalog.pg_locks l"
-            " JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
-            " WHERE l.locktype = 'virtualxid' AND l.granted AND a.datname = pg_catalog.current_database()"
-            " AND COALESCE(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL"
-            " AND COALESCE(a.application_name, '') NOT LIKE 'pgscale/%'"
-        )
-        with self.work.open(CONTROL) as session:
-            older = set(session.execute(query).fetchall())
-            while older := older & set(session.execute(query).fetchall()):
-                pids = ", ".join(str(pid) for _, pid in sorted(older, key=str)[:3])
-                self.work.tell(
-                    Progress(table=self.work.table, phase="waiting", note=f"transactions of sessions {pids} to end")
-                )
-                self._sleep(0.1)
-
-    def _blockers(self, session: Session) -> str:
-        rows = session.execute(
-            "SELECT l.pid, pg_catalog.count(*) FROM pg_catalog.pg_locks l WHERE l.relation = %s::int8::oid"
-            " AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() GROUP BY l.pid LIMIT 3",
-            (self.plan.table_oid,),
-        ).fetchall()
-        if not rows:
-            return ""
-        return "; held by " + ", ".join(
-            f"session {pid}" if pid is not None else "a prepared transaction" for pid, _ in rows
-        )
-
-    def _sleep(self, seconds: float) -> None:
-        self.work.stop.wait(seconds)
-        self.work.check()
-
-    def _mark(self, session: Session, step_id: str, *, took_s: float = 0.0, state: str | None = None) -> None:
-        store.execute(session, "mark_step", run_id=self.work.run_id, step_id=step_id, duration_s=took_s)
-        if state is not None:
-            store.execute(session, "set_state", run_id=self.work.run_id, state=state, note="")
-
-    def _mark_cutover(self, session: Session) -> None:
-        """The name now means the new table; the ledger knows the run by both oids."""
-        name = ddl.text(ddl.qualified(self.plan.table))
-        store.execute(session, "set_new_oid", run_id=self.work.run_id, name=name)
-        self._mark(session, "cutover", state="cut-over")
-
-    def _mark_alone(self, step_id: str) -> None:
-        with self.work.open(CONTROL) as session, session.transaction():
-            self._mark(session, step_id)
-
     def _check_fingerprint(self, session: Session) -> None:
         self._check_capture(session, (self.plan.table,), 4)
-        if catalog.read_fingerprint(session, self.plan.table_oid) != self.plan.fingerprint:
-            raise RunFailedError(
-                f"The definition of {self.plan.table} was changed while the run was on.",
-                consequence="The copy no longer fits; the table itself is unharmed.",
-                hint="`pgscale partition abort`, then run again.",
-            )
+        self._check_definition(session, self.plan.fingerprint)
 
     def _check_capture(self, session: Session, tables: tuple[QName, ...], expected: int) -> None:
         row = execute(session, ddl.count_capture(tables)).fetchone()
@@ -492,9 +329,3 @@ class Runner:
                 consequence="The old table has no place for them, so it stays retired; nothing was changed.",
                 hint="Change the columns back, or keep the partitioned table and `pgscale partition finish`.",
             )
-
-
-def kill_point(name: str) -> None:
-    """Where the crash tests end this process: nothing happens unless PGSCALE_KILL_AT names the point."""
-    if os.environ.get("PGSCALE_KILL_AT") == name:
-        os.kill(os.getpid(), 9)

@@ -147,11 +147,14 @@ def _skew(leaves: tuple[Leaf, ...], counts: list[float], basis: str) -> Skew:
 
 def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statistics: ColumnStatistics) -> Skew | None:
     """Count the equal-depth histogram buckets whose middle lies in each range."""
-    ranges: list[tuple[object, object]] = []
+    ranges: list[tuple[Decimal | str | None, Decimal | str | None]] = []
     filled = tuple(leaf for leaf in leaves if leaf.bound != "DEFAULT")
     for leaf in filled:
         low, _, high = leaf.bound.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
-        ranges.append((_comparable(low), _comparable(high)))
+        # The outermost ranges of a type that ends there have no bound on that side.
+        ranges.append(
+            (None if low == "MINVALUE" else _comparable(low), None if high == "MAXVALUE" else _comparable(high))
+        )
     points = [(_comparable(v), 1.0) for v in histogram]
     common = sum(statistics.frequencies or [])
     weight = max(0.0, 1.0 - common - statistics.null_frac) / max(1, len(points))
@@ -162,7 +165,7 @@ def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statis
     counts = [0.0] * len(filled)
     for point, share in points:
         for number, (low, high) in enumerate(ranges):
-            if type(point) is type(low) and low <= point < high:  # type: ignore[operator]  # because both are one type, just checked
+            if (low is None or _is_below(low, point, or_equal=True)) and (high is None or _is_below(point, high)):
                 counts[number] += share * rows
                 break
     if not sum(counts):
@@ -171,6 +174,15 @@ def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statis
         # Periods that are still to come are empty by design.
         counts.pop()
     return _skew(filled[: len(counts)], counts, f"pg_stats: histogram of {len(histogram)} bounds and {rows:,} rows")
+
+
+def _is_below(low: Decimal | str, high: Decimal | str, *, or_equal: bool = False) -> bool:
+    """Compare two values of one type; those of different types are in no order."""
+    if isinstance(low, Decimal) and isinstance(high, Decimal):
+        return low < high or (or_equal and low == high)
+    if isinstance(low, str) and isinstance(high, str):
+        return low < high or (or_equal and low == high)
+    return False
 
 
 def _comparable(value: str) -> Decimal | str:

@@ -29,7 +29,7 @@ from pgscale.livecopy.ddl import ident, qualified
 from pgscale.livecopy.work import execute
 from pgscale.partition.lifecycle import ddl
 from pgscale.partition.lifecycle.model import ArchiveFormat
-from pgscale.partition.runner import kill_point
+from pgscale.partition.running import kill_point
 
 BATCH_ROWS = 20_000
 _SUFFIX: dict[ArchiveFormat, str] = {"csv": ".csv.gz", "parquet": ".parquet"}

@@ -51,7 +51,7 @@ from pgscale.partition.lifecycle.model import (
     kind_of,
 )
 from pgscale.partition.lifecycle.plan import check_period, outline, plan_set
-from pgscale.partition.runner import kill_point
+from pgscale.partition.running import kill_point
 
 # Everything of one table happens in one session: its advisory lock ends with the last statement under way,
 # so a call that takes over from a killed one never meets a DETACH that the server is still working on.
