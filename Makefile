@@ -15,7 +15,7 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 SOAK_SEED := $(SOAK_SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo servers check test soak bench-partition estimates format clean
+.PHONY: help env demo servers check test soak bench-partition bench-lifecycle estimates format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-partition: env ## Measure partitioning against the physical floor
 
 estimates: env ## Compute the tables and the chart of docs/estimates.md
 	$(BIN)/python tools/estimate_docs.py
+
+bench-lifecycle: env ## Measure dropping a partition against DELETE of the same rows
+	$(BIN)/python tools/bench_lifecycle.py $(BENCH_ARGS)
 
 format: env ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

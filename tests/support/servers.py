@@ -53,6 +53,27 @@ def binaries(version: int) -> ServerBinaries:
     return ServerBinaries(info.bin_dir, version)
 
 
+def has_partman(version: int) -> bool:
+    """Whether a version's server has pg_partman."""
+    info = servers.find().get(version)
+    return info is not None and info.partman
+
+
+def install_partman(database: Database) -> None:
+    """Make pg_partman as its documentation says for an owner that is no superuser."""
+    owner = sql.Identifier(database.owner)
+    with database.connect_superuser() as superuser:
+        superuser.execute("CREATE SCHEMA partman")
+        superuser.execute("CREATE EXTENSION pg_partman SCHEMA partman")
+        for statement in (
+            "GRANT ALL ON SCHEMA partman TO {}",
+            "GRANT ALL ON ALL TABLES IN SCHEMA partman TO {}",
+            "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA partman TO {}",
+            "GRANT EXECUTE ON ALL PROCEDURES IN SCHEMA partman TO {}",
+        ):
+            superuser.execute(sql.SQL(statement).format(owner))
+
+
 # The session's directory
 
 

@@ -41,7 +41,7 @@ def describe(server: Server, *, aged_segments: int = 0) -> Ground:
         version = connection.execute("SHOW server_version").fetchall()[0][0]
         settings = {name: _show(connection, name) for name in names}
     return {
-        "command": " ".join(["python", "tools/bench_partition.py", *sys.argv[1:]]),
+        "command": " ".join(["python", f"tools/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "server": f"PostgreSQL {version}",
         "cores": os.cpu_count() or 0,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from pgscale.cli.progress import watching
+from pgscale.commands import adopt as adopting
 from pgscale.commands import lifecycle
 from pgscale.commands import partition as commands
 from pgscale.commands import schedule as schedules
@@ -285,6 +286,27 @@ def maintain(
         once()
     else:
         _repeat(once, loop)
+
+
+@partition.command()
+@click.argument("table")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The pgscale.toml to append the set to; without it, it is only printed.",
+)
+@click.option("--dry-run", is_flag=True, help="Show it and what `maintain` would do; change nothing.")
+@common
+def adopt(table: str, config: Path | None, dry_run: bool, dsn: str | None, as_json: bool) -> None:
+    """Take a table over from pg_partman (4.7 or later, declarative partitioning).
+
+    Prints what pg_partman does for it as a [[partitions]] of pgscale.toml, what is different from now on, and what
+    `maintain` would do; then sets automatic_maintenance off, so that two do not do the same, and prints the way back.
+    What cannot be said here is refused by name.
+
+    Example: pgscale partition adopt public.events --config pgscale.toml --dry-run
+    """
+    _render(adopting.adopt(dsn, table, config=config, dry_run=dry_run), as_json)
 
 
 @partition.command()

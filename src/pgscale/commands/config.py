@@ -1,16 +1,19 @@
-"""Read pgscale.toml: unknown keys and wrong values are errors that name the key."""
+"""Read pgscale.toml, where unknown keys and wrong values are errors that name the key; append a set to it."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import tomllib
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
-from pgscale.errors import PgscaleError, UsageError
+from pgscale.errors import PgscaleError, RefusedError, UsageError
 from pgscale.partition import PartitionSet
 
 FILE_NAME = "pgscale.toml"
@@ -36,12 +39,104 @@ def read_config(path: Path | None = None) -> Config:
         UsageError: there is no such file, or a key or value in it is wrong.
     """
     file = path or Path(FILE_NAME)
+    if not file.exists():
+        raise UsageError(f"There is no {file}.", hint=f"Name one with --config, or make it:\n{_EXAMPLE}")
+    return _structure(_read(file), file)
+
+
+def to_toml(wanted: PartitionSet) -> str:
+    """Return a set as a `[[partitions]]` of pgscale.toml, without what is the default anyway."""
+    lines = ["[[partitions]]"]
+    for field in fields(wanted):
+        value = getattr(wanted, field.name)
+        if value is not None and (field.default is MISSING or value != field.default):
+            lines.append(f"{field.name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: str | int | bool) -> str:
+    # What JSON escapes TOML escapes alike, but for one character that JSON lets through.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def missing_from(path: Path, wanted: PartitionSet) -> bool:
+    """Tell whether a set can be appended to a file: False where it stands there already, alike.
+
+    Raises:
+        RefusedError: the file has another set for the table, or nothing can be appended to it;
+        UsageError: it is wrong as it is.
+    """
+    if not path.exists():
+        return True
+    text = _read(path)
+    for there in _structure(text, path).partitions:
+        if there == replace(wanted, table=there.table) and names_same(wanted.table, there.table):
+            return False
+        if names_same(wanted.table, there.table):
+            raise RefusedError(
+                f"{path} has another set for {there.table}.",
+                consequence="Nothing was changed.",
+                hint=f"Remove it, or make it this:\n{to_toml(wanted)}",
+            )
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no {file}.", hint=f"Name one with --config, or make it:\n{_EXAMPLE}") from None
+        _structure(_appended(text, wanted), path)
+    except UsageError:
+        raise RefusedError(
+            f"A [[partitions]] cannot be appended to {path}, which writes them another way.",
+            consequence="Nothing was changed.",
+            hint=f"Add this yourself:\n{to_toml(wanted)}",
+        ) from None
+    return True
+
+
+def append_set(path: Path, wanted: PartitionSet) -> bool:
+    """Append a set to pgscale.toml, or make the file; what is in it stays as it is. Return whether it was missing.
+
+    Raises:
+        RefusedError, UsageError: as missing_from().
+    """
+    if not missing_from(path, wanted):
+        return False
+    # A link keeps pointing at the file; the file is the old one or the new one, never half of either.
+    file = path.resolve()
+    scratch = file.with_name(f".{file.name}.part")
+    try:
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(_appended(_read(file) if file.exists() else "", wanted))
+            stream.flush()
+            os.fsync(stream.fileno())
+        if file.exists():
+            shutil.copymode(file, scratch)
+        scratch.replace(file)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error}.") from None
+    return True
+
+
+def names_same(configured: str, given: str) -> bool:
+    """Without a schema, a name means the table of that name in whichever schema the other one has."""
+    if "." in configured and "." in given:
+        return configured == given
+    return configured.rpartition(".")[2] == given.rpartition(".")[2]
+
+
+def _appended(text: str, wanted: PartitionSet) -> str:
+    if not text:
+        return to_toml(wanted)
+    return text + ("" if text.endswith("\n") else "\n") + "\n" + to_toml(wanted)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}.") from None
+
+
+def _structure(text: str, file: Path) -> Config:
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file} is not TOML: {error}.") from None
     try:

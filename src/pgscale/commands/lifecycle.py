@@ -25,7 +25,7 @@ def maintain(
     """Look after every set of pgscale.toml, or after one; exit code 1 when something needs a person."""
     sets = _chosen(read_config(config), table)
     result = partition.maintain(dsn, sets, now, dry_run, watch, limits)
-    return Report(data=result.to_json(), text=_text(result), exit_code=1 if result.has_errors else 0)
+    return Report(data=result.to_json(), text=text_of(result), exit_code=1 if result.has_errors else 0)
 
 
 def _chosen(config: Config, table: str | None) -> tuple[PartitionSet, ...]:
@@ -45,7 +45,8 @@ def _names_same(configured: str, given: str) -> bool:
     return configured == given or ("." not in given and configured.rpartition(".")[2] == given)
 
 
-def _text(result: MaintainResult) -> str:
+def text_of(result: MaintainResult, *, ending: bool = True) -> str:
+    """Return what was or would be done, for a person."""
     lines: list[str] = []
     for each in result.sets:
         lines.append(each.table)
@@ -62,6 +63,6 @@ def _text(result: MaintainResult) -> str:
                 lines.append(f"      {finding.remedy}")
         if not each.actions and not each.findings:
             lines.append("  nothing to do")
-    if result.dry_run:
+    if result.dry_run and ending:
         lines.append("Nothing was changed.")
     return "\n".join(lines)

@@ -206,7 +206,8 @@ def drop_if_empty(session: Session) -> None:
     try:
         with session.transaction():
             lock_ledger(session)
-            row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone()
+            # Whoever had the lock before may have dropped it.
+            row = session.execute("SELECT EXISTS (SELECT FROM pgscale.run)").fetchone() if exists(session) else None
             if row and not row[0] and not _has_promises(session) and not _has_rehearsals(session):
                 session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
                 session.execute("DROP TABLE IF EXISTS pgscale.retired, pgscale.rehearsal")

@@ -8,6 +8,7 @@
 
 from pgscale.partition.actions import abort, cutover, finish, pause, resume, run, status, undo
 from pgscale.partition.forecast import plan
+from pgscale.partition.lifecycle.adopt import Adoption, read_adoption, take_over
 from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
 from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import STRATEGY_NAMES, MirrorPlan, Options, RunResult, RunStatus
@@ -18,6 +19,7 @@ from pgscale.partition.workload import summarize
 
 __all__ = [
     "STRATEGY_NAMES",
+    "Adoption",
     "Amount",
     "Finding",
     "Limits",
@@ -35,10 +37,12 @@ __all__ = [
     "maintain",
     "pause",
     "plan",
+    "read_adoption",
     "rehearse",
     "resume",
     "run",
     "status",
     "summarize",
+    "take_over",
     "undo",
 ]

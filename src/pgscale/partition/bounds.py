@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
-from itertools import pairwise
+from datetime import date, datetime
+from decimal import Decimal
 
 from psycopg import sql
 
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.ddl import text
 from pgscale.partition.model import MOST_LEAVES, By, Leaf, Method
+from pgscale.partition.periods import INTEGER_LIMITS, NUMBER_TYPES, TIME_TYPES, Grid, Period, Value, le
 
-PERIODS = ("day", "week", "month", "quarter", "year")
-INTEGER_TYPES = frozenset({"smallint", "integer", "bigint", "numeric"})
-TIME_TYPES = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
-_INTEGER_LIMITS = {
-    "smallint": (-(2**15), 2**15 - 1),
-    "integer": (-(2**31), 2**31 - 1),
-    "bigint": (-(2**63), 2**63 - 1),
-}
 # How many empty periods are made beyond the newest row, so that today's and next period's rows have a home.
 PERIODS_AHEAD = 3
-_INTERVAL = re.compile(r"^(\d+)\s*(second|minute|hour|day|week)s?$")
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 
 
 def parse_by(by: str) -> By:
@@ -143,180 +132,59 @@ def range_leaves(table: str, type_name: str, step: str, extent: Extent, namer: N
     Raises:
         UsageError: the step does not fit the type; RefusedError: it would make too many partitions.
     """
-    if type_name in INTEGER_TYPES:
-        edges, label = _number_edges(step, extent, is_integer=type_name != "numeric")
-    elif type_name in TIME_TYPES:
-        edges, label = _time_edges(step, extent, type_name)
-    else:
+    if type_name not in NUMBER_TYPES | TIME_TYPES:
         raise UsageError(
             f"A range by a step needs a date, timestamp or number; the column is {type_name}.",
             hint="Use --by list:COL or --by hash:COL for this column.",
         )
+    grid = Grid(type_name=type_name, step=step)
     leaves: list[Leaf] = []
-    least, most = _INTEGER_LIMITS.get(type_name, (None, None))
-    for low, high, at in edges:
-        if most is not None and int(low) > most:
+    least, most = INTEGER_LIMITS.get(type_name, (None, None))
+    for period in _covering(grid, extent):
+        if most is not None and isinstance(period.low, Decimal) and period.low > most:
             break
+        is_first = least is not None and isinstance(period.low, Decimal) and period.low < least
+        is_last = most is not None and isinstance(period.high, Decimal) and period.high > most
         bound = text(
             sql.SQL("FOR VALUES FROM ({}) TO ({})").format(
-                sql.SQL("MINVALUE") if least is not None and int(low) < least else sql.Literal(low),
-                sql.SQL("MAXVALUE") if most is not None and int(high) > most else sql.Literal(high),
+                sql.SQL("MINVALUE") if is_first else sql.Literal(grid.show(period.low)),
+                sql.SQL("MAXVALUE") if is_last else sql.Literal(grid.show(period.high)),
             )
         )
-        leaves.append(Leaf(name=namer.name(table, "_p" + label(at)), bound=bound))
+        leaves.append(Leaf(name=namer.name(table, f"_p{period.label}"), bound=bound))
     return tuple(leaves)
 
 
-Edges = list[tuple[str, str, str]]
+def _covering(grid: Grid, extent: Extent) -> list[Period]:
+    """Return the periods from the smallest value to some beyond the largest."""
+    low = _parse(grid, extent.lowest)
+    high = _parse(grid, extent.highest) if extent.highest is not None else low
+    periods: list[Period] = []
+    ahead = 0
+    for period in grid.periods(low):
+        ahead += not le(period.low, high)
+        if ahead > PERIODS_AHEAD:
+            break
+        periods.append(period)
+        if len(periods) > MOST_LEAVES:
+            raise RefusedError(
+                f"A step of {grid.step} would make more than {MOST_LEAVES} partitions; that is the limit.",
+                consequence="Nothing was changed.",
+                hint="Use a larger step.",
+            )
+    if not periods:
+        raise UsageError(f"The step {grid.step} leaves the years 1 to 9999.")
+    return periods
 
 
-def _too_many(count: int | str, step: str) -> RefusedError:
-    return RefusedError(
-        f"A step of {step} would make {count} partitions; at most {MOST_LEAVES} are allowed.",
-        consequence="Nothing was changed.",
-        hint="Use a larger step.",
-    )
-
-
-def _number_edges(step: str, extent: Extent, *, is_integer: bool) -> tuple[Edges, Callable[[str], str]]:
+def _parse(grid: Grid, value: str | None) -> Value:
+    if value is None:
+        return datetime.combine(date.today(), datetime.min.time()) if grid.is_time else Decimal(0)
     try:
-        width = Decimal(step)
-    except InvalidOperation:
-        raise UsageError(
-            f"{step!r} is not a step for a numeric column.", hint="Give a number, such as range:id:1000000."
-        ) from None
-    if not width.is_finite() or width <= 0 or (is_integer and width != width.to_integral_value()):
-        raise UsageError(f"The step {step} must be a positive {'whole ' if is_integer else ''}number.")
-    low = Decimal(extent.lowest) if extent.lowest is not None else Decimal(0)
-    high = Decimal(extent.highest) if extent.highest is not None else low
-    first = (low / width).to_integral_value(ROUND_FLOOR)
-    last = (high / width).to_integral_value(ROUND_FLOOR) + PERIODS_AHEAD
-    count = int(last - first) + 1
-    if count > MOST_LEAVES:
-        raise _too_many(count, step)
-    edges: Edges = []
-    for index in range(count):
-        start = (first + index) * width
-        # normalize() would print 1E+6.
-        edges.append((f"{start:f}", f"{start + width:f}", f"{start:f}"))
-
-    def label(at: str) -> str:
-        return at.replace("-", "m").replace(".", "_")
-
-    return edges, label
-
-
-def _parse_time(value: str) -> datetime:
-    try:
-        # The session prints ISO dates in UTC; PostgreSQL writes the zone as +00.
-        return datetime.fromisoformat(value.removesuffix("+00"))
+        return grid.parse(value)
     except ValueError:
         raise RefusedError(
             f"The column holds {value}, which lies outside the years 1 to 9999.",
             consequence="Nothing was changed.",
             hint="Correct such rows first, or partition by hash.",
         ) from None
-
-
-def _time_edges(step: str, extent: Extent, type_name: str) -> tuple[Edges, Callable[[str], str]]:
-    fmt: Callable[[datetime], str]
-    if type_name == "date":
-        fmt = lambda at: at.date().isoformat()  # noqa: E731 because the three formats read best side by side
-    elif type_name == "timestamp with time zone":
-        fmt = lambda at: at.isoformat(sep=" ") + "+00"  # noqa: E731 because as above
-    else:
-        fmt = lambda at: at.isoformat(sep=" ")  # noqa: E731 because as above
-    today = datetime.combine(date.today(), datetime.min.time())
-    low = _parse_time(extent.lowest) if extent.lowest is not None else today
-    high = _parse_time(extent.highest) if extent.highest is not None else low
-    starts = _starts(step, low, high, type_name)
-    edges: Edges = [(fmt(a), fmt(b), a.isoformat()) for a, b in pairwise(starts)]
-
-    def label(at: str) -> str:
-        moment = datetime.fromisoformat(at)
-        match step:
-            case "year":
-                return f"{moment:%Y}"
-            case "quarter":
-                return f"{moment:%Y}_q{(moment.month + 2) // 3}"
-            case "month":
-                return f"{moment:%Y_%m}"
-            case "week":
-                year, week, _ = moment.isocalendar()
-                return f"{year:04d}_w{week:02d}"
-            case "day":
-                return f"{moment:%Y_%m_%d}"
-            case _:
-                return f"{moment:%Y%m%d_%H%M%S}"
-
-    return edges, label
-
-
-def _starts(step: str, low: datetime, high: datetime, type_name: str) -> list[datetime]:
-    floor, advance = _calendar(step, type_name)
-    starts: list[datetime] = []
-    ahead = 0
-    try:
-        for start in _walk(floor(low), advance):
-            starts.append(start)
-            ahead += start > high
-            if ahead > PERIODS_AHEAD:
-                return starts
-            if len(starts) > MOST_LEAVES + 1:
-                raise _too_many(f"more than {MOST_LEAVES}", step)
-    except (OverflowError, ValueError):
-        if len(starts) < 2:
-            raise UsageError(f"The step {step} leaves the years 1 to 9999.") from None
-    return starts
-
-
-def _walk(start: datetime, advance: Callable[[datetime], datetime]) -> Iterator[datetime]:
-    while True:
-        yield start
-        start = advance(start)
-
-
-def _add_months(at: datetime, months: int) -> datetime:
-    index = at.year * 12 + at.month - 1 + months
-    return at.replace(year=index // 12, month=index % 12 + 1)
-
-
-def _calendar(step: str, type_name: str) -> tuple[Callable[[datetime], datetime], Callable[[datetime], datetime]]:
-    def midnight(at: datetime) -> datetime:
-        return at.replace(hour=0, minute=0, second=0, microsecond=0)
-
-    def by_months(months: int) -> tuple[Callable[[datetime], datetime], Callable[[datetime], datetime]]:
-        def floor(at: datetime) -> datetime:
-            month = (at.month - 1) // months * months + 1
-            return midnight(at.replace(month=month, day=1))
-
-        return floor, lambda at: _add_months(at, months)
-
-    match step:
-        case "year":
-            return by_months(12)
-        case "quarter":
-            return by_months(3)
-        case "month":
-            return by_months(1)
-        case "week":
-            # ISO weeks begin on Monday.
-            return (
-                lambda at: midnight(at) - timedelta(days=at.weekday()),
-                lambda at: at + timedelta(days=7),
-            )
-        case "day":
-            return midnight, lambda at: at + timedelta(days=1)
-        case _:
-            pass
-    match = _INTERVAL.match(step)
-    if match is None or int(match[1]) == 0:
-        raise UsageError(
-            f"{step!r} is not a step for a {type_name} column.",
-            hint=f"Use {', '.join(PERIODS)}, or an interval such as '6 hours'.",
-        )
-    width = timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    if type_name == "date" and width % timedelta(days=1):
-        raise UsageError(f"A date column cannot be divided by {step}.", hint="Use whole days.")
-    epoch = datetime(1970, 1, 1)
-    return lambda at: epoch + (at - epoch) // width * width, lambda at: at + width

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pgscale.catalog.model import Index, Matview, TableFacts, Trigger
 from pgscale.core.model import QName, quote_ident
 from pgscale.errors import RefusedError, UsageError
-from pgscale.partition.bounds import INTEGER_TYPES, TIME_TYPES
 from pgscale.partition.keys import Keys
 from pgscale.partition.matviews import reads_only
 from pgscale.partition.model import SCRATCH_PREFIX, By, Options
+from pgscale.partition.periods import NUMBER_TYPES, TIME_TYPES
 from pgscale.partition.reader import KeyValues
 
 _KINDS = {
@@ -65,7 +65,7 @@ def _refuse_stepless(facts: TableFacts, by: By) -> None:
     # A type without an order is a reason of its own, named with the others.
     if by.method != "range" or column is None or not column.has_btree_opclass:
         return
-    if re.sub(r"\(.*?\)", "", column.type) not in INTEGER_TYPES | TIME_TYPES:
+    if re.sub(r"\(.*?\)", "", column.type) not in NUMBER_TYPES | TIME_TYPES:
         raise UsageError(
             f"A range by a step needs a date, timestamp or number; column {quote_ident(column.name)} is {column.type}.",
             hint="Use --by list:COL or --by hash:COL for this column.",

@@ -8,6 +8,7 @@ or 28 to 31 days long, and their bounds are written in UTC.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,6 +20,11 @@ from pgscale.errors import UsageError
 PERIODS = ("day", "week", "month", "quarter", "year")
 INTEGER_TYPES = frozenset({"smallint", "integer", "bigint"})
 NUMBER_TYPES = INTEGER_TYPES | {"numeric"}
+INTEGER_LIMITS = {
+    "smallint": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "bigint": (-(2**63), 2**63 - 1),
+}
 ZONED = "timestamp with time zone"
 TIME_TYPES = frozenset({"date", "timestamp without time zone", ZONED})
 
@@ -28,6 +34,17 @@ _INTERVAL = re.compile(r"^(\d+)\s*(second|minute|hour|day|week)s?$")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 _EPOCH = datetime(1970, 1, 1)
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
+_DAYS = {"day": 1, "week": 7}
+_AGE = re.compile(r"^(\d+)\s*(second|minute|hour|day|week|month|quarter|year)s?$")
+
+
+def le(one: Value, other: Value) -> bool:
+    """Compare two values of one key: they are of one type."""
+    if isinstance(one, datetime) and isinstance(other, datetime):
+        return one <= other
+    if isinstance(one, Decimal) and isinstance(other, Decimal):
+        return one <= other
+    raise TypeError(f"{one!r} and {other!r} are no values of one key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +136,59 @@ class Grid:
 
     def periods(self, first: Value) -> Iterator[Period]:
         """The period of `first` and those that follow, without end or until the year 9999 is over."""
-        period = self.period(first)
-        while True:
-            yield period
-            try:
-                if isinstance(period.low, datetime) and self.step in PERIODS:
-                    # By days of the calendar: an hour that occurs twice must not lead back to the same day.
-                    period = self._calendar_period(self._next(self._floor(self._to_local(period.low).date())))
-                else:
-                    period = self.period(period.high)
-            except (OverflowError, ValueError):
-                return
+        try:
+            if isinstance(first, datetime) and self.step in PERIODS:
+                # By days of the calendar alone: an hour that occurs twice, or a day that a place leaves out, must
+                # not lead astray.
+                day = self._floor(self._to_local(first).date())
+                while True:
+                    yield self._calendar_period(day)
+                    day = self._next(day)
+            period = self.period(first)
+            while True:
+                yield period
+                period = self.period(period.high)
+        except (OverflowError, ValueError):
+            return
+
+    # -- ages -------------------------------------------------------------------------------------------
+
+    def moved(self, value: datetime, *, months: int = 0, days: int = 0, seconds: float = 0) -> datetime:
+        """The value so many months and days of the calendar, in the grid's time zone, and then seconds later.
+
+        A day that the month does not have becomes its last.
+
+        Raises:
+            OverflowError, ValueError: it leaves the years 1 to 9999.
+        """
+        if months or days:
+            local = self._to_local(value)
+            index = local.year * 12 + local.month - 1 + months
+            year, month = index // 12, index % 12 + 1
+            last = monthrange(year, month)[1]
+            value = self._from_local(local.replace(year=year, month=month, day=min(local.day, last)) + timedelta(days))
+        return value + timedelta(seconds=seconds)
+
+    def before(self, value: Value, age: str) -> Value:
+        """The value that lies an age before another: `18 months`, `90 days`, or a number for number columns.
+
+        Raises:
+            UsageError: the age does not fit the type, or leaves the years 1 to 9999.
+        """
+        if isinstance(value, Decimal):
+            return value - distance(age)
+        match = _AGE.match(age.strip())
+        if match is None:
+            raise UsageError(f"{age!r} is not an age.", hint="Write it as in '13 months', '90 days' or '6 weeks'.")
+        count, unit = int(match[1]), match[2]
+        try:
+            if unit in _MONTHS:
+                return self.moved(value, months=-count * _MONTHS[unit])
+            if unit in _DAYS:
+                return self.moved(value, days=-count * _DAYS[unit])
+            return self.moved(value, seconds=-count * _SECONDS[unit])
+        except (OverflowError, ValueError):
+            raise UsageError(f"{age!r} leads before the year 1.", hint="Leave it out to keep for ever.") from None
 
     def _calendar_period(self, first: date) -> Period:
         return Period(
@@ -144,10 +203,12 @@ class Grid:
     def _midnight(self, day: date) -> datetime:
         """The moment a day begins. Where clocks leap over midnight, that is the moment they leap; where midnight
         comes twice, the first one."""
-        naive = datetime.combine(day, time())
+        return self._from_local(datetime.combine(day, time()))
+
+    def _from_local(self, value: datetime) -> datetime:
         if self.type_name != ZONED:
-            return naive
-        return naive.replace(tzinfo=ZoneInfo(self.zone), fold=0).astimezone(UTC).replace(tzinfo=None)
+            return value
+        return value.replace(tzinfo=ZoneInfo(self.zone), fold=0).astimezone(UTC).replace(tzinfo=None)
 
     def _floor(self, day: date) -> date:
         if self.step == "day":
@@ -208,27 +269,13 @@ def _calendar_label(step: str, first: date) -> str:
             return f"{first:%Y_%m_%d}"
 
 
-def before(value: Value, age: str) -> Value:
-    """The value that lies an age before another: `18 months`, `90 days`, or a number for number columns.
-
-    Months are subtracted by the calendar: a day that the earlier month does not have becomes its last.
+def distance(age: str) -> Decimal:
+    """Read a distance of numbers.
 
     Raises:
-        UsageError: the age does not fit the type.
+        UsageError: it is none.
     """
-    if isinstance(value, Decimal):
-        try:
-            width = Decimal(age)
-        except InvalidOperation:
-            raise UsageError(f"{age!r} is not a distance of numbers.", hint="Give a number.") from None
-        return value - width
-    match = re.match(r"^(\d+)\s*(second|minute|hour|day|week|month|quarter|year)s?$", age.strip())
-    if match is None:
-        raise UsageError(f"{age!r} is not an age.", hint="Write it as in '13 months', '90 days' or '6 weeks'.")
-    count, unit = int(match[1]), match[2]
-    if unit in _SECONDS:
-        return value - timedelta(seconds=count * _SECONDS[unit])
-    index = value.year * 12 + value.month - 1 - count * _MONTHS[unit]
-    year, month = index // 12, index % 12 + 1
-    last = (date(year + month // 12, month % 12 + 1, 1) - timedelta(days=1)).day
-    return value.replace(year=year, month=month, day=min(value.day, last))
+    try:
+        return Decimal(age)
+    except InvalidOperation:
+        raise UsageError(f"{age!r} is not a distance of numbers.", hint="Give a number.") from None

@@ -14,8 +14,9 @@ from pgscale.core.model import quote_ident
 from pgscale.errors import PermissionDeniedError, UsageError
 from pgscale.livecopy.ddl import ident, qualified, text, trusted
 from pgscale.livecopy.work import execute
-from pgscale.partition.bounds import TIME_TYPES, Extent
+from pgscale.partition.bounds import Extent
 from pgscale.partition.model import By
+from pgscale.partition.periods import TIME_TYPES
 
 PAGES_PER_LOOK = 32_768
 MOST_VALUES = 1_000

@@ -92,7 +92,7 @@ def write(session: Session, subject: Subject, directory: str, form: ArchiveForma
         MismatchError: what was read back differs; RefusedError: pyarrow is missing; OSError.
     """
     folder = Path(directory).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     file = _place(folder, subject, form, str(session.info.dbname))
     scratch = file.with_name(f".{file.name}.part")
     with session.cursor() as cursor:
@@ -144,6 +144,15 @@ def write(session: Session, subject: Subject, directory: str, form: ArchiveForma
     scratch.replace(file)
     _sync(folder)
     return Written(file=file.absolute(), sha256=digest, rows=wrote.rows, fingerprint=counted[1])
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a directory so that a power failure does not take it, and the archive in it, away again."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
 def is_intact(file: str | None, sha256: str | None) -> bool:
@@ -215,13 +224,14 @@ def _sum_records(blocks: Iterator[bytes], tell: Tell) -> _Sum:
     """Sum the records of CSV text, without its header. A line break inside quotes is no end of a record."""
     found = _Sum(rows=-1)
     pending = bytearray()
-    header: _Sum | None = None
+    is_quoted = has_header = False
     for block in blocks:
         for line in _lines(block):
             pending += line
-            if line.endswith(b"\n") and pending.count(b'"') % 2 == 0:
-                if header is None:
-                    header = _Sum()
+            is_quoted ^= line.count(b'"') % 2 == 1
+            if line.endswith(b"\n") and not is_quoted:
+                if not has_header:
+                    has_header = True
                     found.rows = 0
                 else:
                     found.add(bytes(pending))

@@ -17,7 +17,7 @@ from pgscale.partition.lifecycle.model import (
     Severity,
     Span,
 )
-from pgscale.partition.periods import Grid, Value
+from pgscale.partition.periods import Grid, Value, le
 
 MOST_NAMED = 10
 
@@ -81,15 +81,6 @@ def _refusals(facts: SetFacts) -> Iterator[Finding]:
             " now would bar its way back.",
             remedy="`pgscale partition finish` or `undo` first.",
         )
-
-
-def le(one: Value, other: Value) -> bool:
-    """Compare two values of one key: they are of one type."""
-    if isinstance(one, datetime) and isinstance(other, datetime):
-        return one <= other
-    if isinstance(one, Decimal) and isinstance(other, Decimal):
-        return one <= other
-    raise TypeError(f"{one!r} and {other!r} are no values of one key")
 
 
 def finding(

@@ -10,7 +10,17 @@ from psycopg import sql
 from pgscale.catalog.model import TableFacts
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
-from pgscale.partition.ddl import alter, column_statistics, grants, revokes, storage_options
+from pgscale.partition.bounds import Namer
+from pgscale.partition.ddl import (
+    alter,
+    column_statistics,
+    grants,
+    leaf_index_name,
+    leaf_index_statements,
+    revokes,
+    storage_options,
+)
+from pgscale.partition.keys import Keys
 from pgscale.partition.lifecycle.model import (
     Action,
     Create,
@@ -21,13 +31,17 @@ from pgscale.partition.lifecycle.model import (
     MoveFromDefault,
     Parent,
     RemoveDefault,
+    Sibling,
 )
+from pgscale.partition.model import Leaf
 
+# An index of one partition need not have the partition key.
+_NO_KEYS = Keys(identity_index=None, identity=(), placement=(), grown={})
 _ENABLE: dict[str, LiteralString] = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
 def statements(  # noqa: PLR0911 because one case a kind of action reads well
-    parent: Parent, sibling: TableFacts | None, action: Action
+    parent: Parent, sibling: Sibling | None, action: Action
 ) -> tuple[str, ...]:
     """Return the main statements of an action, as a dry run shows them; none for files and the ledger."""
     match action:
@@ -54,23 +68,39 @@ def statements(  # noqa: PLR0911 because one case a kind of action reads well
             return ()
 
 
-def create(parent: Parent, sibling: TableFacts | None, leaf: QName) -> tuple[str, ...]:
+def create(parent: Parent, sibling: Sibling | None, leaf: QName) -> tuple[str, ...]:
     """Return what makes the table that becomes a partition: the parent's columns, the newest sibling's settings.
 
     CREATE … LIKE and ATTACH, not PARTITION OF: that would lock the parent against readers and writers.
     """
-    method = parent.access_method or (sibling.table.access_method if sibling else None)
-    unlogged = sibling is not None and sibling.table.persistence == "u"
+    facts = sibling.facts if sibling else None
+    method = parent.access_method or (facts.table.access_method if facts else None)
+    unlogged = facts is not None and facts.table.persistence == "u"
     made = sql.SQL("CREATE {}TABLE {} (LIKE {} {}){}{}{}").format(
         sql.SQL("UNLOGGED " if unlogged else ""),
         qualified(leaf),
         qualified(parent.qname),
         sql.SQL("INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING GENERATED"),
         sql.SQL(" USING {}").format(ident(method)) if method else sql.SQL(""),
-        storage_options(sibling.table) if sibling else sql.SQL(""),
+        storage_options(facts.table) if facts else sql.SQL(""),
         sql.SQL(" TABLESPACE {}").format(ident(parent.tablespace)) if parent.tablespace else sql.SQL(""),
     )
-    return (text(made), *(() if sibling is None else _settings(sibling, leaf)))
+    if sibling is None:
+        return (text(made),)
+    return (text(made), *_settings(sibling.facts, leaf), *_own_indexes(sibling, leaf))
+
+
+def _own_indexes(sibling: Sibling, leaf: QName) -> Iterator[str]:
+    """What the sibling has beyond the indexes of the table: the table cannot hand it down."""
+    facts, namer = sibling.facts, Namer(sibling.facts.taken_names)
+    made = Leaf(name=leaf.name, bound="")
+    for index in sibling.own_indexes:
+        name = leaf_index_name(namer, made, facts, index)
+        if index.is_exclusion:
+            constraint = next(c for c in facts.constraints if c.index_oid == index.oid)
+            yield alter(leaf, sql.SQL("ADD CONSTRAINT {} {}").format(ident(name), trusted(constraint.definition)))
+        else:
+            yield from leaf_index_statements(facts, _NO_KEYS, made, index, name)
 
 
 def _settings(sibling: TableFacts, leaf: QName) -> Iterator[str]:
@@ -187,6 +217,26 @@ def detach(parent: QName, leaf: QName, how: str) -> str:
 
 def drop(table: QName) -> str:
     return text(sql.SQL("DROP TABLE {}").format(qualified(table)))
+
+
+def partman_row(config: QName) -> str:
+    """Return the query for a table's row of part_config as JSON: its columns differ between versions."""
+    return text(sql.SQL("SELECT pg_catalog.to_jsonb(c) FROM {} c WHERE c.parent_table = $1").format(qualified(config)))
+
+
+def partman_sub(config: QName) -> str:
+    """Return the query that tells whether partitions of a table are to be partitioned themselves."""
+    sub = QName(schema=config.schema, name="part_config_sub")
+    return text(sql.SQL("SELECT EXISTS (SELECT FROM {} s WHERE s.sub_parent = $1)").format(qualified(sub)))
+
+
+def partman_switch(config: QName, parent_table: str, value: LiteralString) -> str:
+    """Return the statement that switches pg_partman's automatic maintenance of a table."""
+    return text(
+        sql.SQL("UPDATE {} SET automatic_maintenance = {} WHERE parent_table = {}").format(
+            qualified(config), sql.Literal(value), sql.Literal(parent_table)
+        )
+    )
 
 
 def fingerprint(table: QName) -> str:

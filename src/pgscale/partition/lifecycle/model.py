@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pgscale.catalog.model import Index, TableFacts
 from pgscale.core.model import Json, QName
 from pgscale.errors import UsageError
 from pgscale.partition.periods import PERIODS, Value
@@ -117,6 +118,7 @@ class Parent:
     type_name: str | None
     tablespace: str | None
     access_method: str | None
+    is_partition: bool = False
 
     @property
     def qname(self) -> QName:
@@ -142,6 +144,14 @@ class Child:
     @property
     def is_default(self) -> bool:
         return self.bound == "DEFAULT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """The newest partition, which new ones are made like; `own_indexes` are those that the table has not."""
+
+    facts: TableFacts
+    own_indexes: tuple[Index, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pgscale.core.model import QName
 from pgscale.core.units import format_bytes
 from pgscale.errors import UsageError
 from pgscale.partition.bounds import Namer
-from pgscale.partition.lifecycle.checks import finding, gaps, le, misaligned, open_ended, refuse, unmovable
+from pgscale.partition.lifecycle.checks import finding, gaps, misaligned, open_ended, refuse, unmovable
 from pgscale.partition.lifecycle.model import (
     Action,
     Archive,
@@ -37,26 +37,26 @@ from pgscale.partition.lifecycle.model import (
     SetFacts,
     Span,
 )
-from pgscale.partition.periods import NUMBER_TYPES, Grid, Period, Value, before
+from pgscale.partition.periods import INTEGER_LIMITS, NUMBER_TYPES, Grid, Period, Value, distance, le
 
 _BOUND = re.compile(r"^FOR VALUES FROM \((?P<low>.+?)\) TO \((?P<high>.+)\)$")
-_INTEGER_LIMITS = {
-    "smallint": (-(2**15), 2**15 - 1),
-    "integer": (-(2**31), 2**31 - 1),
-    "bigint": (-(2**63), 2**63 - 1),
-}
 # A drop destroys more than an archive, and an archive more than a detach: of two promises the milder one holds.
 _DESTROYS: dict[Promise, int] = {"detach": 0, "archive": 1, "drop": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """What is wished, before anything that stands in its way was looked at."""
+    """What is wished, before anything that stands in its way was looked at.
+
+    Args:
+        cut: what ends at it or before is over its age; None where nothing is, or where that is not known.
+    """
 
     grid: Grid
     spans: tuple[Span, ...]
     missing: tuple[Missing, ...]
     due: tuple[Span, ...]
+    cut: Value | None
     findings: tuple[Finding, ...]
 
 
@@ -70,13 +70,7 @@ def outline(facts: SetFacts, wanted: PartitionSet, now: datetime) -> Outline:
         UsageError: the period or the retention does not fit the column's type.
     """
     grid = Grid(type_name=facts.parent.type_name or "", step=wanted.period, zone=wanted.time_zone)
-    spans = tuple(
-        sorted(
-            (s for c in facts.children if not c.is_pending and (s := _span(grid, c)) is not None),
-            # Below both MINVALUE and '-infinity' nothing lies that Python could compare.
-            key=lambda s: (s.low is not None, s.low if s.low is not None else 0),
-        )
-    )
+    spans = spans_of(grid, facts)
     findings: list[Finding] = []
     position, age_of = _positions(grid, facts, wanted, now, spans, findings)
     missing: tuple[Missing, ...] = ()
@@ -87,12 +81,11 @@ def outline(facts: SetFacts, wanted: PartitionSet, now: datetime) -> Outline:
     due: tuple[Span, ...] = ()
     cut: Value | None = None
     if wanted.retention is not None:
-        distance = before(age_of, wanted.retention) if age_of is not None else None
-        cut = distance
+        cut = grid.before(age_of, wanted.retention) if age_of is not None else None
         due = tuple(s for s in spans if cut is not None and s.high is not None and le(s.high, cut))
     findings += gaps(grid, facts, spans, position, cut)
     findings += misaligned(grid, facts, [s for s in spans if s not in due])
-    return Outline(grid=grid, spans=spans, missing=missing, due=due, findings=tuple(findings))
+    return Outline(grid=grid, spans=spans, missing=missing, due=due, cut=cut, findings=tuple(findings))
 
 
 def plan_set(
@@ -123,6 +116,17 @@ def plan_set(
 
 
 # -- where things stand ----------------------------------------------------------------------------------
+
+
+def spans_of(grid: Grid, facts: SetFacts) -> tuple[Span, ...]:
+    """Return the ranges of the partitions that are not being detached, lowest first; DEFAULT has none."""
+    return tuple(
+        sorted(
+            (s for c in facts.children if not c.is_pending and (s := _span(grid, c)) is not None),
+            # Below both MINVALUE and '-infinity' nothing lies that Python could compare.
+            key=lambda s: (s.low is not None, s.low if s.low is not None else 0),
+        )
+    )
 
 
 def _span(grid: Grid, child: Child) -> Span | None:
@@ -175,6 +179,9 @@ def _positions(
         return None, None
     lows = [s.low for s in spans if isinstance(s.low, Decimal) and s.low.is_finite()]
     regular = Decimal(highest.regular) if highest.regular is not None else None
+    if regular is not None and spans and spans[-1].high is None and isinstance(spans[-1].low, Decimal):
+        # A partition without an end takes every wild id: it says how far the keys are, but not how old others are.
+        regular = min(regular, spans[-1].low)
     start = regular if regular is not None else (min(lows) if lows else Decimal(0))
     if highest.default is None:
         return start, regular
@@ -204,7 +211,7 @@ def _missing(
 ) -> tuple[Missing, ...]:
     namer = Namer(facts.taken_names)
     parent = facts.parent
-    least, most = _INTEGER_LIMITS.get(parent.type_name or "", (None, None))
+    least, most = INTEGER_LIMITS.get(parent.type_name or "", (None, None))
     found: list[Missing] = []
     for period in islice(grid.periods(position), wanted.ahead + 1):
         for low, high in _uncovered(period, spans):
@@ -398,6 +405,12 @@ def _promised(facts: SetFacts, wanted: PartitionSet, seen: Outline, findings: li
             if promise == "detach":
                 yield Forget(leaf=leaf, oid=oid, reason="pgscale.toml keeps detached tables now")
                 continue
+            if seen.cut is None:
+                continue
+            end = _edge(seen.grid, noted.high, is_low=False)
+            if end is None or not le(end, seen.cut):
+                yield Forget(leaf=leaf, oid=oid, reason="pgscale.toml keeps it for longer now")
+                continue
             if promise == "archive" and noted.state != "archived":
                 yield Archive(
                     leaf=leaf,
@@ -420,7 +433,7 @@ def check_period(wanted: PartitionSet, type_name: str) -> None:
     try:
         Grid(type_name=type_name, step=wanted.period, zone=wanted.time_zone)
         if wanted.retention is not None and is_number:
-            before(Decimal(0), wanted.retention)
+            distance(wanted.retention)
     except UsageError as error:
         raise UsageError(
             f"`period` = {wanted.period!r} does not fit {wanted.table}: {error.fact}", hint=error.hint

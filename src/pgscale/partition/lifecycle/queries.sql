@@ -3,7 +3,7 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c
   pg_catalog.pg_get_userbyid(c.relowner)::text AS owner, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS is_owner,
   p.partstrat::text AS strategy, COALESCE(p.partnatts, 0)::int4 AS key_count, a.attname::text AS column,
   pg_catalog.format_type(a.atttypid, NULL)::text AS type_name,
-  t.spcname::text AS tablespace, am.amname::text AS access_method
+  t.spcname::text AS tablespace, am.amname::text AS access_method, c.relispartition AS is_partition
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = c.oid
@@ -32,6 +32,12 @@ WHERE c.oid = %(oid)s::int8::pg_catalog.oid;
 -- name: is_pending
 SELECT i.inhdetachpending FROM pg_catalog.pg_inherits i
 WHERE i.inhrelid = %(oid)s::int8::pg_catalog.oid AND i.inhparent = %(parent)s::int8::pg_catalog.oid;
+
+-- name: waits_for_table
+-- Who reads or writes rows does not queue behind SHARE UPDATE EXCLUSIVE, and an autovacuum gives way to it after a second.
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = %(pid)s::int4 AND NOT l.granted
+  AND l.locktype = 'relation' AND l.mode <> 'ShareUpdateExclusiveLock'
+  AND l.waitstart < pg_catalog.clock_timestamp() - %(seconds)s::float8 * interval '1 second');
 
 -- name: references_to
 -- Clones of one foreign key on the partitions of the referring table are one; the topmost speaks for them.
@@ -106,3 +112,52 @@ FROM base b
 JOIN pg_catalog.pg_type y ON y.oid = b.type_oid AND y.typtype <> 'd'
 JOIN pg_catalog.pg_attribute a ON a.attrelid = %(oid)s::int8::pg_catalog.oid AND a.attnum = b.attnum
 ORDER BY a.attnum;
+
+-- name: own_indexes
+-- Indexes of a partition that belong to no index of its table.
+SELECT i.indexrelid::int8 FROM pg_catalog.pg_index i
+WHERE i.indrelid = %(oid)s::int8::pg_catalog.oid AND i.indisvalid
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = i.indexrelid);
+
+-- name: partman
+-- Rights are asked for by oid: names in a schema that may not be used are errors.
+SELECT n.nspname::text AS schema, e.extversion::text AS version,
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use,
+  COALESCE(pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')), false) AS may_read,
+  COALESCE(pg_catalog.bool_or(c.relname = 'part_config' AND pg_catalog.has_any_column_privilege(c.oid, 'UPDATE')), false)
+    AS may_update
+FROM pg_catalog.pg_extension e
+JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname IN ('part_config', 'part_config_sub')
+WHERE e.extname = 'pg_partman'
+GROUP BY 1, 2, 3;
+
+-- name: interval_parts
+SELECT (EXTRACT(YEAR FROM i) * 12 + EXTRACT(MONTH FROM i))::int4 AS months, EXTRACT(DAY FROM i)::int4 AS days,
+  (EXTRACT(HOUR FROM i) * 3600 + EXTRACT(MINUTE FROM i) * 60 + EXTRACT(SECOND FROM i))::float8 AS seconds
+FROM (SELECT %(text)s::text::interval AS i) t;
+
+-- name: time_zones
+-- This login's, then those that the database and its roles are given.
+SELECT z.zone FROM (
+  SELECT 0 AS ord, s.reset_val::text AS zone FROM pg_catalog.pg_settings s WHERE s.name = 'TimeZone'
+  UNION ALL
+  SELECT 1, pg_catalog.substr(t.setting, 1 + pg_catalog.strpos(t.setting, '='))
+  FROM pg_catalog.pg_db_role_setting d, pg_catalog.unnest(d.setconfig) t(setting)
+  WHERE d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname = pg_catalog.current_database()))
+    AND pg_catalog.strpos(pg_catalog.lower(t.setting), 'timezone=') = 1
+) z ORDER BY z.ord, z.zone;
+
+-- name: template_lacks
+-- Alike is what reads alike from USING on, and is unique where the template's is.
+SELECT tc.relname::text FROM pg_catalog.pg_index t
+JOIN pg_catalog.pg_class tc ON tc.oid = t.indexrelid
+JOIN pg_catalog.pg_class tt ON tt.oid = t.indrelid
+JOIN pg_catalog.pg_namespace tn ON tn.oid = tt.relnamespace
+WHERE tn.nspname = pg_catalog.split_part(%(template)s::text, '.', 1)
+  AND tt.relname = pg_catalog.split_part(%(template)s::text, '.', 2)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index o
+    WHERE o.indrelid = ANY (%(others)s::int8[]::pg_catalog.oid[]) AND o.indisvalid AND (o.indisunique OR NOT t.indisunique)
+      AND pg_catalog.substring(pg_catalog.pg_get_indexdef(o.indexrelid), ' USING .*')
+        = pg_catalog.substring(pg_catalog.pg_get_indexdef(t.indexrelid), ' USING .*'))
+ORDER BY 1;

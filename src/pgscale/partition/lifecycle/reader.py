@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from pgscale.partition.lifecycle.model import (
     PartitionSet,
     Retired,
     SetFacts,
+    Sibling,
 )
 from pgscale.partition.lifecycle.plan import Outline
 from pgscale.partition.periods import NUMBER_TYPES
@@ -50,8 +52,30 @@ def read_parent(session: Session, oid: int) -> Parent:
     return _all(session, Parent, "parent", oid=oid)[0]
 
 
+def read_moment(session: Session) -> datetime:
+    """Return the server's present moment."""
+    row = session.execute("SELECT pg_catalog.clock_timestamp()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def read_sibling(session: Session, oid: int) -> Sibling:
+    """Read a partition as the one that others are made like."""
+    facts = catalog.read_table(session, oid)
+    own = {row[0] for row in query(session, "own_indexes", oid=oid)}
+    return Sibling(facts=facts, own_indexes=tuple(i for i in facts.indexes if i.oid in own))
+
+
 def read_facts(session: Session, oid: int) -> SetFacts:
     """Read the table, its partitions, its promises, in one snapshot; and the ends of a number key."""
+    try:
+        return _read_facts(session, oid)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InFailedSqlTransaction):
+        # Whoever emptied the ledger dropped it while we waited for it; once more, and it is not there.
+        return _read_facts(session, oid)
+
+
+def _read_facts(session: Session, oid: int) -> SetFacts:
     with session.transaction():
         session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         parent = read_parent(session, oid)

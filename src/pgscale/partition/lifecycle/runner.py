@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 import psycopg
 
 from pgscale.catalog import reader as catalog
-from pgscale.catalog.model import TableFacts
 from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
-from pgscale.connect.retry import retrying
-from pgscale.connect.session import READER, Profile, Session, open_session
+from pgscale.connect.session import READER, Session, open_session
 from pgscale.core.model import Progress, QName, Watch, ignore_progress
 from pgscale.errors import ConnectError, PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.ledger import store
 from pgscale.livecopy.work import execute
-from pgscale.partition.lifecycle import archive, ddl, reader
+from pgscale.partition.lifecycle import ddl, reader
+from pgscale.partition.lifecycle.attempts import CARE, Attempts
 from pgscale.partition.lifecycle.checks import refuse
 from pgscale.partition.lifecycle.failures import (
     busy_finding,
@@ -45,17 +44,14 @@ from pgscale.partition.lifecycle.model import (
     MoveFromDefault,
     PartitionSet,
     RemoveDefault,
-    Retired,
     SetResult,
+    Sibling,
     describe,
     kind_of,
 )
 from pgscale.partition.lifecycle.plan import check_period, outline, plan_set
+from pgscale.partition.lifecycle.retiring import Retiring, check_same
 from pgscale.partition.running import kill_point
-
-# Everything of one table happens in one session: its advisory lock ends with the last statement under way,
-# so a call that takes over from a killed one never meets a DETACH that the server is still working on.
-CARE = Profile(purpose="maintain", statement_timeout_ms=60_000, lock_timeout_ms=1_000)
 
 
 def maintain(
@@ -71,7 +67,7 @@ def maintain(
     One table's trouble is a finding and does not keep the others from being looked after.
 
     Args:
-        now: aware; the present moment when None.
+        now: aware; the server's present moment when None: a wrong clock here must not retire anything.
         dry_run: decide and show, change nothing.
         limits: what it may cost others.
 
@@ -82,13 +78,14 @@ def maintain(
     Locks: on the table SHARE UPDATE EXCLUSIVE, with a DEFAULT partition also ACCESS EXCLUSIVE on DEFAULT while it is
     scanned, and ACCESS EXCLUSIVE on the table for a detach; each waited for at most `limits.lock_timeout_s`.
     """
-    moment = now if now is not None else datetime.now(UTC)
-    if moment.tzinfo is None:
+    if now is not None and now.tzinfo is None:
         raise UsageError("`now` has no time zone.", hint="Pass an aware datetime, such as datetime.now(UTC).")
     dsn = resolve_dsn(dsn)
     if not dry_run:
         refuse_transaction_pooling(dsn)
-    _check_periods(dsn, sets)
+    moment = _check_periods(dsn, sets)
+    if now is not None:
+        moment = now
     bounds = limits or Limits()
     return MaintainResult(
         sets=tuple(_look_after(dsn, wanted, moment, bounds, watch, dry_run=dry_run) for wanted in sets),
@@ -96,15 +93,17 @@ def maintain(
     )
 
 
-def _check_periods(dsn: str, sets: Sequence[PartitionSet]) -> None:
-    """Refuse a wrong configuration as a whole, before the first table is touched."""
+def _check_periods(dsn: str, sets: Sequence[PartitionSet]) -> datetime:
+    """Refuse a wrong configuration as a whole, before the first table is touched; return the server's moment."""
     with open_session(dsn, READER) as session:
+        moment = reader.read_moment(session)
         for wanted in sets:
             with suppress(RefusedError):
                 oid, _ = catalog.find_table(session, wanted.table)
                 parent = reader.read_parent(session, oid)
                 if parent.strategy == "r" and parent.type_name is not None:
                     check_period(wanted, parent.type_name)
+    return moment
 
 
 def _look_after(
@@ -118,7 +117,7 @@ def _look_after(
         with open_session(dsn, (READER if dry_run else CARE).as_role(role)) as session:
             if not dry_run and parent.is_owner and not store.try_look_after(session, oid):
                 return SetResult(table=str(parent.qname), actions=(), findings=(busy_finding(str(parent.qname)),))
-            caretaker = Caretaker(session, oid, wanted, now, limits, watch)
+            caretaker = Caretaker(dsn, session, oid, wanted, now, limits, watch)
             return caretaker.show() if dry_run else caretaker.run()
     except (RefusedError, PermissionDeniedError) as error:
         return SetResult(table=wanted.table, actions=(), findings=(refused_finding(wanted.table, error),))
@@ -136,7 +135,7 @@ class Caretaker:
     """One call's part in the life of one table's partitions."""
 
     def __init__(
-        self, session: Session, oid: int, wanted: PartitionSet, now: datetime, limits: Limits, watch: Watch
+        self, dsn: str, session: Session, oid: int, wanted: PartitionSet, now: datetime, limits: Limits, watch: Watch
     ) -> None:
         self.session = session
         self.wanted = wanted
@@ -146,6 +145,8 @@ class Caretaker:
         self.plan = self._plan(now)
         self.sibling = self._read_sibling()
         self.findings = list(self.plan.findings)
+        self.attempts = Attempts(dsn, session, limits)
+        self.retiring = Retiring(self.attempts, self.facts.parent, watch)
 
     def _plan(self, now: datetime) -> LifePlan:
         refused = refuse(self.facts)
@@ -155,11 +156,11 @@ class Caretaker:
         obstacles = reader.read_obstacles(self.session, self.facts, seen, self.wanted, self.limits)
         return plan_set(self.facts, self.wanted, now, obstacles, self.limits)
 
-    def _read_sibling(self) -> TableFacts | None:
-        """The newest partition made: new ones get its rights and storage parameters."""
+    def _read_sibling(self) -> Sibling | None:
+        """The newest partition made: new ones get its rights, storage parameters and own indexes."""
         made = [c for c in self.facts.children if c.kind == "r" and not c.is_default and not c.is_pending]
         makes = any(isinstance(a, Create | CreateDefault | MoveFromDefault) for a in self.plan.actions)
-        return catalog.read_table(self.session, max(c.oid for c in made)) if made and makes else None
+        return reader.read_sibling(self.session, max(c.oid for c in made)) if made and makes else None
 
     def show(self) -> SetResult:
         return self._result(tuple(self._done(a, "planned") for a in self.plan.actions))
@@ -215,30 +216,30 @@ class Caretaker:
             case CreateDefault():
                 self._create_default(action)
             case RemoveDefault():
-                self._in_short_attempts(lambda: self._remove_default(action))
+                self.attempts.in_short(lambda: self._remove_default(action))
             case Finalize():
-                self._alone(ddl.detach(self.facts.parent.qname, action.leaf, "finalize"))
+                self.retiring.finalize(action)
             case Detach():
-                self._detach(action)
+                self.retiring.detach(action)
             case Archive():
-                file = self._archive(action)
+                file = self.retiring.archive(action)
             case Drop():
-                self._drop(action)
+                self.retiring.drop(action)
             case Forget():
-                self._forget(action)
+                self.retiring.forget(action)
         return self._done(action, "done", file)
 
     def _create(self, action: Create | MoveFromDefault) -> Action:
         kill_point("maintain:before-create")
         try:
-            self._in_short_attempts(lambda: self._make(action))
+            self.attempts.in_short(lambda: self._make(action))
         except psycopg.errors.CheckViolation:
             default = self.facts.default
             if isinstance(action, MoveFromDefault) or default is None:
                 raise
             # A row of the range came to DEFAULT since it was looked at.
             action = MoveFromDefault(leaf=action.leaf, low=action.low, high=action.high, default=default.qname, rows=0)
-            self._in_short_attempts(lambda: self._make(action))
+            self.attempts.in_short(lambda: self._make(action))
         kill_point("maintain:after-create")
         return action
 
@@ -279,10 +280,13 @@ class Caretaker:
             )
 
     def _set_replica_identity(self, leaf: QName) -> None:
-        if self.sibling is None or self.sibling.table.replica_identity != "i":
+        if self.sibling is None or self.sibling.facts.table.replica_identity != "i":
             return
         row = reader.query(
-            self.session, "identity_index_of_sibling", sibling=self.sibling.table.oid, leaf=str_of(leaf)
+            self.session,
+            "identity_index_of_sibling",
+            sibling=self.sibling.facts.table.oid,
+            leaf=ddl.text(ddl.qualified(leaf)),
         ).fetchone()
         if row is not None:
             execute(self.session, ddl.replica_identity(leaf, row[0]))
@@ -294,137 +298,15 @@ class Caretaker:
             execute(self.session, ddl.attach_default(self.facts.parent, action.leaf))
             self._set_replica_identity(action.leaf)
 
-        self._in_short_attempts(make)
+        self.attempts.in_short(make)
 
     def _remove_default(self, action: RemoveDefault) -> None:
         execute(self.session, ddl.detach(self.facts.parent.qname, action.leaf, "plain"))
         row = execute(self.session, ddl.has_rows(action.leaf)).fetchone()
         if row is None or row[0]:
             raise RefusedError(f"{action.leaf} got rows a moment ago, so it stays.", consequence="Nothing was changed.")
-        self._check_same(action.leaf, action.oid)
+        check_same(self.session, action.leaf, action.oid)
         execute(self.session, ddl.drop(action.leaf))
-
-    def _detach(self, action: Detach) -> None:
-        parent = self.facts.parent
-        if action.promise != "detach":
-            kill_point("maintain:before-note")
-            with self.session.transaction():
-                store.lock_ledger(self.session)
-                store.create(self.session)
-                store.execute(
-                    self.session,
-                    "note_retired",
-                    leaf_oid=action.oid,
-                    table_oid=parent.oid,
-                    schema=action.leaf.schema,
-                    name=action.leaf.name,
-                    low=action.low,
-                    high=action.high,
-                    promise=action.promise,
-                    archive_dir=action.archive_dir,
-                    archive_format=action.archive_format,
-                )
-            kill_point("maintain:noted")
-        if action.concurrently:
-            self._alone(ddl.detach(parent.qname, action.leaf, "concurrently"))
-        else:
-            self._in_short_attempts(lambda: execute(self.session, ddl.detach(parent.qname, action.leaf, "plain")))
-        kill_point("maintain:detached")
-
-    def _archive(self, action: Archive) -> str:
-        with self.session.transaction():
-            # A whole table is read, however large; only writers of this one, which is retired, wait.
-            self._set_limits(self.limits.lock_timeout_s, 0)
-            execute(self.session, ddl.lock_share(action.leaf))
-            self._check_same(action.leaf, action.oid)
-            written = archive.write(
-                self.session,
-                archive.Subject(
-                    table=self.facts.parent.qname,
-                    leaf=action.leaf,
-                    oid=action.oid,
-                    low=action.low,
-                    high=action.high,
-                ),
-                action.archive_dir,
-                action.archive_format,
-                lambda rows: self.watch(
-                    Progress(table=str(action.leaf), phase="archive", done=rows, total=None, unit="rows")
-                ),
-            )
-            kill_point("maintain:archive-written")
-            store.execute(
-                self.session,
-                "set_archived",
-                leaf_oid=action.oid,
-                file=str(written.file),
-                sha256=written.sha256,
-                rows=written.rows,
-                fingerprint=written.fingerprint,
-            )
-        kill_point("maintain:archived")
-        return str(written.file)
-
-    def _drop(self, action: Drop) -> None:
-        noted = next(
-            (r for r in store.read_retired(self.session, self.facts.parent.oid, Retired) if r.leaf_oid == action.oid),
-            None,
-        )
-        if noted is None or noted.qname != action.leaf:
-            raise RefusedError(f"Nobody promised to drop {action.leaf}.", consequence="It stays.")
-        if action.archived and (noted.state != "archived" or not archive.is_intact(noted.file, noted.sha256)):
-            with self.session.transaction():
-                store.execute(self.session, "note_again", leaf_oid=action.oid)
-            raise RefusedError(
-                f"The archive of {action.leaf} ({noted.file}) is missing or differs from what was written.",
-                consequence="The table stays.",
-                hint="The next `maintain` archives it again.",
-            )
-
-        def attempt() -> None:
-            self._set_limits(self.limits.lock_timeout_s, 0 if action.archived else self.limits.hold_s)
-            execute(self.session, ddl.lock_all(action.leaf))
-            self._check_same(action.leaf, action.oid)
-            if action.archived:
-                self._check_unchanged(action, noted)
-            execute(self.session, ddl.drop(action.leaf))
-            store.execute(self.session, "forget_retired", leaf_oid=action.oid)
-            kill_point("maintain:in-drop")
-
-        try:
-            self._in_short_attempts(attempt)
-        except _ChangedError as error:
-            with self.session.transaction():
-                store.execute(self.session, "note_again", leaf_oid=action.oid)
-            raise error.refused from None
-        kill_point("maintain:dropped")
-
-    def _check_unchanged(self, action: Drop, noted: Retired) -> None:
-        row = execute(self.session, ddl.fingerprint(action.leaf)).fetchone()
-        assert row is not None
-        if (row[0], row[1]) != (noted.row_count, noted.fingerprint):
-            raise _ChangedError(
-                RefusedError(
-                    f"Rows of {action.leaf} were changed after it was archived.",
-                    consequence="The table stays.",
-                    hint="The next `maintain` archives it again.",
-                )
-            )
-
-    def _check_same(self, leaf: QName, oid: int) -> None:
-        """Refuse a table that is not the one that was detached, or that is a partition again."""
-        row = execute(self.session, "SELECT pg_catalog.to_regclass($1)::oid::int8", str_of(leaf)).fetchone()
-        if row is None or row[0] != oid:
-            raise RefusedError(
-                f"{leaf} is not the table that was retired (oid {oid}).", consequence="It is not touched."
-            )
-        now = reader.query(self.session, "relation_now", oid=oid).fetchone()
-        if now is None or now[2]:
-            raise RefusedError(f"{leaf} is a partition.", consequence="It is not touched.")
-
-    def _forget(self, action: Forget) -> None:
-        with self.session.transaction():
-            store.execute(self.session, "forget_retired", leaf_oid=action.oid)
 
     def _tidy(self) -> None:
         """Leave no empty ledger behind, not even that of a call that was killed before its own tidying."""
@@ -436,49 +318,3 @@ class Caretaker:
         except psycopg.errors.LockNotAvailable:
             # Somebody reads the ledger; an empty one harms nobody.
             return
-
-    # -- how statements run -----------------------------------------------------------------------------
-
-    def _set_limits(self, lock_timeout_s: float, statement_timeout_s: float) -> None:
-        for name, seconds in (("lock_timeout", lock_timeout_s), ("statement_timeout", statement_timeout_s)):
-            self.session.execute(
-                "SELECT pg_catalog.set_config(%s::text, %s::text, true)", (name, str(int(seconds * 1000)))
-            )
-
-    def _in_short_attempts(self, attempt: Callable[[], object]) -> None:
-        """Run one transaction again and again until its locks are to be had at once."""
-
-        def once() -> None:
-            with self.session.transaction():
-                self._set_limits(self.limits.lock_timeout_s, self.limits.hold_s)
-                attempt()
-
-        retrying(once, give_up_after_s=self.limits.give_up_after_s, longest_wait_s=2.0)
-
-    def _alone(self, statement: str) -> None:
-        """Run a statement outside a transaction: it waits for others, and nobody waits behind it."""
-        wait = str(int(self.limits.detach_wait_s * 1000))
-        for name in ("lock_timeout", "statement_timeout"):
-            self.session.execute("SELECT pg_catalog.set_config(%s::text, %s::text, false)", (name, wait))
-        try:
-            execute(self.session, statement)
-        finally:
-            if not self.session.closed:
-                for name, ms in (
-                    ("lock_timeout", CARE.lock_timeout_ms),
-                    ("statement_timeout", CARE.statement_timeout_ms),
-                ):
-                    self.session.execute("SELECT pg_catalog.set_config(%s::text, %s::text, false)", (name, str(ms)))
-
-
-class _ChangedError(Exception):
-    """Rolls the drop back before the ledger is told."""
-
-    def __init__(self, refused: RefusedError) -> None:
-        super().__init__(str(refused))
-        self.refused = refused
-
-
-def str_of(name: QName) -> str:
-    """Return a name as to_regclass reads it."""
-    return ddl.text(ddl.qualified(name))
