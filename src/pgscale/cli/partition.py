@@ -13,13 +13,13 @@ import click
 
 from pgscale.cli.progress import watching
 from pgscale.commands import adopt as adopting
-from pgscale.commands import lifecycle
+from pgscale.commands import advice, lifecycle
 from pgscale.commands import partition as commands
 from pgscale.commands import schedule as schedules
 from pgscale.commands.schedule import KINDS, Kind
 from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
-from pgscale.core.units import parse_duration_s
+from pgscale.core.units import parse_bytes, parse_duration_s
 from pgscale.errors import PgscaleError
 from pgscale.partition import STRATEGY_NAMES, Limits, Options
 
@@ -39,6 +39,21 @@ class Duration(click.ParamType[float]):
 
 
 DURATION = Duration()
+
+
+class Size(click.ParamType[int]):
+    """`512MB`, `80GB`: bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_bytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = Size()
 
 
 def common(function: F) -> F:
@@ -61,8 +76,9 @@ def goal(function: F) -> F:
             type=click.Choice(STRATEGY_NAMES),
             default="mirror",
             show_default=True,
-            help="How the table becomes partitioned.",
+            help="How the table becomes partitioned; auto chooses and says why.",
         ),
+        click.option("--free-disk", type=SIZE, help="Free disk where the copy would lie, for auto."),
         click.option("--values", help="List values with a partition of their own, comma-separated."),
         click.option("--workers", type=int, help="Parallel copy workers; the pace decides when not given."),
         click.option(
@@ -127,6 +143,7 @@ def _options(given: dict[str, Any], *, cutover: bool = True) -> Options:
         default_partition=not given["no_default"],
         strategy=given["strategy"],
         storage=given["storage"],
+        free_disk_bytes=given["free_disk"],
     )
 
 
@@ -146,6 +163,26 @@ def partition() -> None:
       pgscale partition run  public.events --by range:created_at:month
       pgscale partition finish public.events
     """
+
+
+@partition.command()
+@click.argument("table")
+@click.option(
+    "--queries",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of SQL statements instead of pg_stat_statements; `-- calls: N` before one says how often it runs.",
+)
+@click.option("--verbose", is_flag=True, help="Every candidate.")
+@common
+def advise(table: str, queries: Path | None, verbose: bool, dsn: str | None, as_json: bool) -> None:
+    """Say whether to partition a table, and by which key: range, list or hash. Changes nothing.
+
+    It reads column statistics and the statements that really run. For each candidate: the share of statements
+    that prune, how even the partitions would be, keys that must grow, and how old rows can be retired.
+
+    Example: pgscale partition advise public.events --queries workload.sql
+    """
+    _render(advice.advise(dsn, table, queries, verbose=verbose), as_json)
 
 
 @partition.command()

@@ -28,7 +28,8 @@ def plan(dsn: str | None, table: str, options: Options, *, verbose: bool) -> Rep
         data: Json = {"table": table, "options": options.to_json(), "refused": list(error.reasons)}
         lines = [error.fact, *(f"  - {reason}" for reason in error.reasons), "Nothing was changed."]
         return Report(data=data, text="\n".join(lines), exit_code=error.exit_code)
-    return Report(data=made.to_json(), text=_plan_text(made, verbose=verbose))
+    reasons: Json = list(made.options.strategy_reasons)
+    return Report(data={**made.to_json(), "strategy_reasons": reasons}, text=_plan_text(made, verbose=verbose))
 
 
 def run(dsn: str | None, table: str, options: Options, watch: Watch) -> Report:
@@ -143,7 +144,7 @@ def _status_text(row: RunStatus) -> str:
     lines = [
         f"{result.table}: {result.state}, phase {row.phase}{share}{eta}",
         f"  {'a live process owns the run' if row.is_live else 'no process works on it'}"
-        f"; run {result.run_id}, {format_duration(result.duration_s)} of work",
+        f"; run {result.run_id}, strategy {result.strategy}, {format_duration(result.duration_s)} of work",
         f"  {result.rows_copied:,} rows copied, {result.rows_applied:,} applied, {result.rows_checked:,} checked,"
         f" {result.mismatches} mismatches, {format_bytes(row.backlog_bytes)} of log",
         f"  next: {row.next_step}",
@@ -156,6 +157,7 @@ def _status_text(row: RunStatus) -> str:
 def _plan_text(made: RunPlan, *, verbose: bool) -> str:
     lines = [
         f"Plan: {made.table} → {len(made.leaves)} partitions ({made.options.by}), strategy {made.strategy}",
+        *(f"  {reason}" for reason in made.options.strategy_reasons),
         "",
     ]
     shown = made.leaves if verbose or len(made.leaves) <= 6 else (*made.leaves[:3], None, *made.leaves[-2:])

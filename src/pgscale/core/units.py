@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|m|h|d)?\s*$")
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|tb)?\s*$", re.IGNORECASE)
+_UNITS = ("b", "kb", "mb", "gb", "tb")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -18,6 +20,18 @@ def parse_duration_s(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write 250ms, 1s, 2min or 1h")
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def parse_bytes(text: str) -> int:
+    """Return bytes from `512MB`, `1.5 TB`, `80 gb`: powers of 1024, as PostgreSQL reads them; a bare number is bytes.
+
+    Raises:
+        ValueError: it is not a size.
+    """
+    match = _SIZE.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write 512MB, 80GB or 1.5TB")
+    return round(float(match[1]) * 1024 ** _UNITS.index((match[2] or "b").lower()))
 
 
 def format_bytes(count: float) -> str:
@@ -36,6 +50,11 @@ def format_eta(least_s: float, most_s: float | None) -> str:
         return f"ETA {least} or more"
     most = format_duration(most_s)
     return f"ETA {least}" if least == most else f"ETA {least} to {most}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return `1 call`, `1,234 calls`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:

@@ -7,6 +7,8 @@
 """
 
 from pgscale.partition.actions import abort, cutover, finish, pause, resume, run, status, undo
+from pgscale.partition.advice.advise import advise
+from pgscale.partition.advice.model import Advice, Candidate
 from pgscale.partition.forecast import plan
 from pgscale.partition.lifecycle.adopt import Adoption, read_adoption, take_over
 from pgscale.partition.lifecycle.model import Finding, Limits, MaintainResult, PartitionSet
@@ -20,7 +22,9 @@ from pgscale.partition.workload import summarize
 __all__ = [
     "STRATEGY_NAMES",
     "Adoption",
+    "Advice",
     "Amount",
+    "Candidate",
     "Finding",
     "Limits",
     "MaintainResult",
@@ -32,6 +36,7 @@ __all__ = [
     "RunResult",
     "RunStatus",
     "abort",
+    "advise",
     "cutover",
     "finish",
     "maintain",

@@ -30,7 +30,7 @@ from pgscale.partition.ownership import (
 )
 from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, status_of, stored_owner, stored_plan
 from pgscale.partition.running import kill_point
-from pgscale.partition.strategies import StrategyRunner, strategy_of
+from pgscale.partition.strategies import StrategyRunner, make_plan
 
 _ENDED = {"aborting": "aborted", "finishing": "finished"}
 _ENDING: dict[str, Callable[[StrategyRunner], None]] = {
@@ -61,7 +61,7 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
         if resumed.state not in ("aborted", "undone"):
             return resumed
     with open_session(dsn, READER) as session:
-        made = strategy_of(options.strategy).make_plan(session, found.oid, options)
+        made = make_plan(session, found.oid, options)
     refuse_transaction_pooling(dsn)
     owner = own_or_refuse(dsn, made.owner, found)
     with owner:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from psycopg import sql
 
+from pgscale.core.model import quote_ident
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.ddl import text
 from pgscale.partition.model import MOST_LEAVES, By, Leaf, Method
@@ -36,6 +37,12 @@ def parse_by(by: str) -> By:
     if not all(columns) or (known == "range") != bool(step) or (known != "hash" and len(columns) != 1):
         raise UsageError(f"--by {by!r} is not understood.", hint=hint)
     return By(method=known, columns=columns, step=step)
+
+
+def show_by(by: By) -> str:
+    """Return the `--by` that `parse_by` reads as this."""
+    columns = ",".join(quote_ident(c) for c in by.columns)
+    return ":".join(part for part in (by.method, columns, by.step) if part)
 
 
 def _split(value: str, separator: str) -> list[str]:

@@ -56,6 +56,8 @@ def explain_missing_statistics(session: Session, facts: TableFacts, columns: tup
     hidden = [str(row[0]) for row in _rows(session, "hidden_columns", oid=facts.table.oid, columns=list(columns))]
     if hidden:
         return f"there is no SELECT right on {', '.join(hidden)}"
+    if facts.table.row_security and _rows(session, "hides_rows", oid=facts.table.oid)[0][0]:
+        return f"the row-level security of {facts.table.qname} hides them from this login"
     if facts.table.reltuples < 0:
         return f"{facts.table.qname} was never analyzed (ANALYZE {facts.table.qname})"
     if facts.table.reltuples == 0:

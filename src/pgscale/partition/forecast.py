@@ -17,7 +17,7 @@ from pgscale.partition import bounds, evidence, skew, workload
 from pgscale.partition.estimate import estimate
 from pgscale.partition.failures import translated
 from pgscale.partition.model import By, MirrorPlan, Options, Skew, Workload
-from pgscale.partition.strategies import RunPlan, strategy_of
+from pgscale.partition.strategies import RunPlan, make_plan
 from pgscale.partition.volumes import MEASURED
 from pgscale.partition.workload_reader import NotReadableError, read_statements
 
@@ -32,7 +32,7 @@ def plan(dsn: str | None, table: str, options: Options) -> RunPlan:
     """
     with open_session(dsn, READER) as session:
         oid, _ = catalog.find_table(session, table)
-        made = strategy_of(options.strategy).make_plan(session, oid, options)
+        made = make_plan(session, oid, options)
         return add_outlook(session, made) if isinstance(made, MirrorPlan) else made
 
 

@@ -13,7 +13,8 @@ from pgscale.partition.volumes import parse_storage
 Method = Literal["hash", "range", "list"]
 Pace = Literal["gentle", "normal", "fast"]
 Verify = Literal["full", "none"]
-StrategyName = Literal["mirror"]
+# `auto` is none of them: a plan has the one it chose.
+StrategyName = Literal["mirror", "auto"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
 
 MOST_LEAVES = 4096
@@ -39,8 +40,10 @@ class Options:
         accept_key_change: unique keys that lack the partition key may grow by it.
         cutover: False stops before the swap and keeps applying.
         default_partition: rows outside every bound land in `<table>_default` instead of failing.
-        strategy: how the table becomes partitioned; see partition.strategies.
         storage: what the volume gives, for estimates only; see partition.volumes. None: not known.
+        strategy: how the table becomes partitioned; see partition.strategies. `auto` chooses one.
+        free_disk_bytes: free disk where the copy would lie, for `auto`; None looks itself, where it can.
+        strategy_reasons: why `auto` chose the strategy; a plan's options have them, a caller gives none.
     """
 
     by: str
@@ -58,6 +61,8 @@ class Options:
     default_partition: bool = True
     strategy: StrategyName = "mirror"
     storage: str | None = None
+    free_disk_bytes: int | None = None
+    strategy_reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= 64:
@@ -70,6 +75,8 @@ class Options:
             raise UsageError(f"There is no strategy {self.strategy!r}.", hint=f"Use {' or '.join(STRATEGY_NAMES)}.")
         if self.storage is not None:
             parse_storage(self.storage)
+        if self.free_disk_bytes is not None and self.free_disk_bytes < 0:
+            raise UsageError(f"free_disk_bytes is {self.free_disk_bytes}; it cannot be negative.")
         for name in ("max_block_s", "lock_timeout_s", "max_replica_lag_s", "chunk_target_s"):
             value = float(getattr(self, name))
             if not 0.001 <= value <= 86_400:
@@ -92,22 +99,30 @@ class Options:
             "default_partition": self.default_partition,
             "strategy": self.strategy,
             "storage": self.storage,
+            "free_disk_bytes": self.free_disk_bytes,
+            "strategy_reasons": list(self.strategy_reasons),
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Options:
-        given: dict[str, Any] = {**data, "values": tuple(data["values"])}
+        given: dict[str, Any] = {
+            **data,
+            "values": tuple(data["values"]),
+            "strategy_reasons": tuple(data.get("strategy_reasons", ())),
+        }
         return Options(**given)
 
     def same_goal(self, other: Options) -> bool:
-        """Tell whether both ask for the same partitioned table, whatever the pace and limits."""
-        return (self.by, self.partitions, self.values, self.default_partition, self.strategy) == (
+        """Tell whether both ask for the same partitioned table, whatever the pace and limits.
+
+        `auto` asks for whichever strategy was chosen: what it chose once is not chosen again.
+        """
+        return (self.by, self.partitions, self.values, self.default_partition) == (
             other.by,
             other.partitions,
             other.values,
             other.default_partition,
-            other.strategy,
-        )
+        ) and ("auto" in (self.strategy, other.strategy) or self.strategy == other.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,44 +7,29 @@ conditions; where the planner has a choice (a join on the key), the verdict is `
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import sqlglot
 from sqlglot import exp
 
 from pgscale.core.model import QName
 from pgscale.partition.model import By, Verdict
-
-LONGEST_TEXT = 50_000
-
-# sqlglot takes `$1,$` for the tag of a dollar-quoted string and does not know `date $1`; a string is read everywhere.
-_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$\d+""")
-_VOLATILE = frozenset({"random", "clock_timestamp", "timeofday", "nextval", "setval", "gen_random_uuid", "uuidv7"})
-# Reads every row by intent, or none: no condition would help.
-_MAINTENANCE = frozenset(
-    {
-        "ALTER",
-        "ANALYZE",
-        "CLUSTER",
-        "COMMENT",
-        "COPY",
-        "CREATE",
-        "DROP",
-        "GRANT",
-        "LOCK",
-        "REFRESH",
-        "REINDEX",
-        "REVOKE",
-        "SECURITY",
-        "TRUNCATE",
-        "VACUUM",
-    }
+from pgscale.partition.parsing import (
+    SCOPES,
+    Parsed,
+    Reading,
+    arg,
+    args,
+    bare,
+    column_name,
+    conjuncts,
+    folded,
+    joins,
+    parse_text,
 )
+
+_VOLATILE = frozenset({"random", "clock_timestamp", "timeofday", "nextval", "setval", "gen_random_uuid", "uuidv7"})
 _WORST_FIRST: tuple[Verdict, ...] = ("not understood", "unpruned", "depends", "pruned")
 _EQUALITY, _RANGE, _JOIN = "equality", "range", "join"
 
@@ -60,84 +45,47 @@ class Target:
 
 def judge_text(target: Target, text: str) -> Verdict | None:
     """Return the verdict on one statement: the worst over all places where it reads the table; None when nowhere."""
-    if text.split(maxsplit=1)[:1] and text.split(maxsplit=1)[0].upper() in _MAINTENANCE:
+    return judge(target, parse_text(text))
+
+
+def judge(target: Target, parsed: Parsed) -> Verdict | None:
+    """Return the verdict on a statement that was read already."""
+    if parsed.maintenance:
         return None
-    if len(text) > LONGEST_TEXT:
+    if parsed.tree is None:
         return "not understood"
     try:
-        with _quiet():
-            parsed = sqlglot.parse(_PARAMETER.sub(lambda m: m[1] or "'p'", text), read="postgres")
-        tree = parsed[0] if len(parsed) == 1 else None
-        if tree is None:
-            return "not understood"
-        return _Judge(target, tree).verdict()
+        return _Judge(target, parsed.tree).verdict()
     except Exception:  # noqa: BLE001 because a parser's fault must not stop a plan
         return "not understood"
 
 
-@contextmanager
-def _quiet() -> Generator[None]:
-    """sqlglot logs what it cannot parse; here that is counted and said."""
-    logger = logging.getLogger("sqlglot")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-class _Judge:
+class _Judge(Reading):
     """One parsed statement."""
 
     def __init__(self, target: Target, tree: exp.Expr) -> None:
-        self.target, self.tree = target, tree
+        super().__init__(target.table, tree)
+        self.target = target
         self.key = frozenset(target.by.columns)
-        self.scopes = (exp.Select, exp.Update, exp.Delete, exp.Merge)
 
     def verdict(self) -> Verdict | None:
-        if not isinstance(self.tree, exp.Command) and not any(map(self._is_ours, self.tree.find_all(exp.Table))):
+        if not isinstance(self.tree, exp.Command) and not self.names_it():
             return None
         if not isinstance(self.tree, (exp.Select, exp.SetOperation, exp.Update, exp.Delete, exp.Insert, exp.Merge)):
             return "not understood"
-        found = [self._judge(table) for table in self._occurrences()]
+        found = [self._judge(table) for table in self.occurrences()]
         for verdict in _WORST_FIRST:
             if verdict in found:
                 return verdict
         return "no rows read"
 
-    def _occurrences(self) -> Iterator[exp.Table]:
-        for table in self.tree.find_all(exp.Table):
-            if self._is_ours(table) and not self._is_insert_target(table):
-                yield table
-
-    def _is_ours(self, table: exp.Table) -> bool:
-        """An unqualified name is taken for the table's: the search_path of whoever ran it is not known."""
-        name, schema = self.target.table, table.args.get("db")
-        if not isinstance(table.this, exp.Identifier) or _folded(table.this) != name.name:
-            return False
-        return _folded(schema) == name.schema if schema is not None else not self._is_cte(table)
-
-    def _is_cte(self, table: exp.Table) -> bool:
-        ancestor = table.parent
-        while ancestor is not None:
-            with_ = _arg(ancestor, "with")
-            ctes = with_.expressions if with_ is not None else ()
-            if any(_folded(cte.args["alias"].this) == _folded(table.this) for cte in ctes):
-                return True
-            ancestor = ancestor.parent
-        return False
-
-    def _is_insert_target(self, table: exp.Table) -> bool:
-        return isinstance(table.find_ancestor(exp.Insert, *self.scopes), exp.Insert)
-
     # -- one place where the table is read ----------------------------------------------------------------
 
     def _judge(self, table: exp.Table) -> Verdict:
-        scope = table.find_ancestor(*self.scopes)
+        scope = table.find_ancestor(*SCOPES)
         if scope is None:
             return "not understood"
-        alias = _folded(table.args["alias"].this) if table.args.get("alias") else self.target.table.name
+        alias = self.alias_of(table)
         conditions = list(self._conditions(scope, table))
         fixed = self._fixed(conditions)
         held: dict[str, str] = {}
@@ -155,24 +103,24 @@ class _Judge:
         """Yield what must hold for every row of the table that the scope reads."""
         where = scope.args.get("where")
         if where is not None:
-            yield from _conjuncts(where.this)
+            yield from conjuncts(where.this)
         if isinstance(scope, exp.Merge):
-            yield from _conjuncts(scope.args["on"])
-        sources = [_arg(scope, "from"), scope.args.get("this")]
+            yield from conjuncts(scope.args["on"])
+        sources = [arg(scope, "from"), scope.args.get("this")]
         sources += list(scope.args.get("using") or []) if isinstance(scope.args.get("using"), list) else []
-        joins = _joins(scope)
+        joined = joins(scope)
         for source in sources:
             if isinstance(source, exp.Expr):
-                joins += [j for j in source.find_all(exp.Join) if j.find_ancestor(*self.scopes) is scope]
+                joined += [j for j in source.find_all(exp.Join) if j.find_ancestor(*SCOPES) is scope]
         seen: set[int] = set()
-        for join in joins:
+        for join in joined:
             on, side = join.args.get("on"), (join.side or "").upper()
             if on is None or id(join) in seen:
                 continue
             seen.add(id(join))
             is_joined = join.this is table or table in list(join.this.find_all(exp.Table))
             if side == "" or (side == "LEFT" and is_joined) or (side == "RIGHT" and not is_joined):
-                yield from _conjuncts(on)
+                yield from conjuncts(on)
 
     def _fixed(self, conditions: list[exp.Expr]) -> set[tuple[str, str]]:
         """Return the columns, as (alias, name), that some chain of equalities ties to a constant."""
@@ -181,7 +129,7 @@ class _Judge:
         for condition in conditions:
             if not isinstance(condition, exp.EQ) or condition.find(exp.Any) is not None:
                 continue
-            left, right = _column(condition.this), _column(condition.expression)
+            left, right = column_name(condition.this), column_name(condition.expression)
             if left and right:
                 pairs.append((left, right))
             elif left and self._is_constant(condition.expression):
@@ -199,15 +147,15 @@ class _Judge:
         self, node: exp.Expr, alias: str, fixed: set[tuple[str, str]]
     ) -> dict[str, str]:
         """Return the key columns of the table that a condition bounds, each with how."""
-        node = _bare(node)
-        if _args(node).get("negate"):
+        node = bare(node)
+        if args(node).get("negate"):
             return {}
         if isinstance(node, exp.And):
             return _both(self._held(node.left, alias, fixed), self._held(node.right, alias, fixed))
         if isinstance(node, exp.Or):
             return _either(self._held(node.left, alias, fixed), self._held(node.right, alias, fixed))
-        if isinstance(node, exp.EQ) and isinstance(_bare(node.this), exp.Tuple):
-            other = _bare(node.expression)
+        if isinstance(node, exp.EQ) and isinstance(bare(node.this), exp.Tuple):
+            other = bare(node.expression)
             held: dict[str, str] = {}
             if isinstance(other, exp.Tuple):
                 for left, right in zip(node.this.expressions, other.expressions, strict=False):
@@ -224,11 +172,11 @@ class _Judge:
         if isinstance(node, exp.In):
             return self._in(node, alias)
         if isinstance(node, exp.Is):
-            by_null = isinstance(_bare(node.expression), (exp.Null, exp.Boolean))
+            by_null = isinstance(bare(node.expression), (exp.Null, exp.Boolean))
             return {c: _EQUALITY for c in self._own_key(node.this, alias) if by_null}
         if self.target.by.method == "list":
             # A boolean key: WHERE flag, WHERE NOT flag.
-            inner = _bare(node.this) if isinstance(node, exp.Not) else node
+            inner = bare(node.this) if isinstance(node, exp.Not) else node
             return dict.fromkeys(self._own_key(inner, alias), _EQUALITY)
         return {}
 
@@ -253,23 +201,23 @@ class _Judge:
                 if self._is_constant(other):
                     held[column] = strength
                 elif strength == _EQUALITY and self._is_of_others(other, alias):
-                    named = _column(other)
+                    named = column_name(other)
                     held[column] = _EQUALITY if named is not None and named in fixed else _JOIN
         return held
 
     def _own_key(self, node: exp.Expr, alias: str) -> tuple[str, ...]:
         """Return the key column that the node is, and nothing for an expression over it."""
-        named = _column(node)
+        named = column_name(node)
         # An unqualified name of the key must be this table's, or the statement would be ambiguous.
         return (named[1],) if named is not None and named[1] in self.key and named[0] in ("", alias) else ()
 
     def _is_of_others(self, node: exp.Expr, alias: str) -> bool:
         """Tell whether a value is made of other tables' columns and none of this one's."""
-        scope = node.find_ancestor(*self.scopes)
+        scope = node.find_ancestor(*SCOPES)
         columns = list(node.find_all(exp.Column))
         for column in columns:
-            named = _column(column)
-            own = column.find_ancestor(*self.scopes) is scope
+            named = column_name(column)
+            own = column.find_ancestor(*SCOPES) is scope
             if named is None or named[0] == alias or (own and named[0] == "" and named[1] in self.target.columns):
                 return False
         return bool(columns)
@@ -279,7 +227,7 @@ class _Judge:
 
         A scalar subquery is run first, and partitions are pruned by what it gives.
         """
-        if isinstance(_bare(node), exp.Subquery):
+        if isinstance(bare(node), exp.Subquery):
             return not any(self._is_outer(column) for column in node.find_all(exp.Column))
         if isinstance(node, exp.Any) and node.find(exp.Select) is not None:
             return False
@@ -303,61 +251,17 @@ class _Judge:
         """Tell whether a scope around this one has a condition on a column with the key's name."""
         outer = scope.find_ancestor(exp.Select, exp.Update, exp.Delete)
         while outer is not None:
-            for part in [_arg(outer, "where"), *(_arg(join, "on") for join in _joins(outer))]:
+            for part in [arg(outer, "where"), *(arg(join, "on") for join in joins(outer))]:
                 columns = part.find_all(exp.Column) if part is not None else ()
-                if any(_folded(c.this) in self.key and c.find_ancestor(*self.scopes) is outer for c in columns):
+                if any(folded(c.this) in self.key and c.find_ancestor(*SCOPES) is outer for c in columns):
                     return True
             outer = outer.find_ancestor(exp.Select, exp.Update, exp.Delete)
         return False
 
     def _joined_using(self, scope: exp.Expr) -> Iterator[str]:
-        for join in _joins(scope):
-            named = {_folded(i) for i in cast("list[exp.Expr]", join.args.get("using") or [])}
+        for join in joins(scope):
+            named = {folded(i) for i in cast("list[exp.Expr]", join.args.get("using") or [])}
             yield from self.key if join.args.get("method") == "NATURAL" else self.key & named
-
-
-def _args(node: exp.Expr) -> dict[str, Any]:
-    return node.args
-
-
-def _arg(node: exp.Expr, name: str) -> exp.Expr | None:
-    """Return a part of a node; sqlglot writes `from_` and `with_` for what are words of Python."""
-    args = _args(node)
-    return args.get(name) or args.get(f"{name}_")
-
-
-def _joins(node: exp.Expr) -> list[exp.Join]:
-    return list(_args(node).get("joins") or [])
-
-
-def _folded(identifier: exp.Expr) -> str:
-    """Return a name as the catalog has it: folded unless it was quoted."""
-    name = identifier.name
-    return name if identifier.args.get("quoted") else name.lower()
-
-
-def _bare(node: exp.Expr) -> exp.Expr:
-    while isinstance(node, exp.Paren):
-        node = node.this
-    return node
-
-
-def _column(node: exp.Expr) -> tuple[str, str] | None:
-    """Return (alias or "", name) of a plain column, None for everything else."""
-    node = _bare(node)
-    if not isinstance(node, exp.Column):
-        return None
-    table = node.args.get("table")
-    return (_folded(table) if table is not None else "", _folded(node.this))
-
-
-def _conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
-    node = _bare(node)
-    if isinstance(node, exp.And):
-        yield from _conjuncts(node.this)
-        yield from _conjuncts(node.expression)
-    else:
-        yield node
 
 
 def _both(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:

@@ -41,3 +41,25 @@ JOIN pgscale.step b ON b.run_id = r.id AND b.step_id = 'capture'
 WHERE s.duration_s >= 1 AND EXTRACT(EPOCH FROM s.finished_at - b.finished_at) <= s.duration_s * 1.1 + 1
 ORDER BY p.last_page DESC
 LIMIT 1;
+
+-- name: cache_size
+-- effective_cache_size counts blocks.
+SELECT s.setting::int8 * pg_catalog.current_setting('block_size')::int8 AS bytes, s.source = 'default' AS is_default
+FROM pg_catalog.pg_settings s WHERE s.name = 'effective_cache_size';
+
+-- name: hides_rows
+-- Row-level security that holds for this login hides the statistics too.
+SELECT pg_catalog.row_security_active(%(oid)s::int8::pg_catalog.oid);
+
+-- name: tablespace_location
+-- Empty for the default one, which lies in the data directory.
+SELECT pg_catalog.pg_tablespace_location(CASE WHEN c.reltablespace = 0 THEN d.dattablespace ELSE c.reltablespace END)
+FROM pg_catalog.pg_class c, pg_catalog.pg_database d
+WHERE c.oid = %(oid)s::int8::pg_catalog.oid AND d.datname = pg_catalog.current_database();
+
+-- name: written_rows
+-- Rows inserted, updated and deleted since the counters began, and how long ago that was; NULL when they were never reset.
+SELECT (t.n_tup_ins + t.n_tup_upd + t.n_tup_del)::int8 AS written,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - d.stats_reset)::float8 AS counted_s
+FROM pg_catalog.pg_stat_all_tables t, pg_catalog.pg_stat_database d
+WHERE t.relid = %(oid)s::int8::pg_catalog.oid AND d.datname = pg_catalog.current_database();

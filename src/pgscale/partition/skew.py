@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 from pgscale.catalog.model import ColumnStatistics
@@ -146,28 +148,16 @@ def _skew(leaves: tuple[Leaf, ...], counts: list[float], basis: str) -> Skew:
 
 
 def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statistics: ColumnStatistics) -> Skew | None:
-    """Count the equal-depth histogram buckets whose middle lies in each range."""
-    ranges: list[tuple[Decimal | str | None, Decimal | str | None]] = []
+    """Count the rows that the statistics place in each range; None where they tell nothing of the ranges."""
+    spread = read_spread(histogram, statistics)
     filled = tuple(leaf for leaf in leaves if leaf.bound != "DEFAULT")
+    if spread is None or not filled:
+        return None
+    counts: list[float] = []
     for leaf in filled:
         low, _, high = leaf.bound.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
-        # The outermost ranges of a type that ends there have no bound on that side.
-        ranges.append(
-            (None if low == "MINVALUE" else _comparable(low), None if high == "MAXVALUE" else _comparable(high))
-        )
-    points = [(_comparable(v), 1.0) for v in histogram]
-    common = sum(statistics.frequencies or [])
-    weight = max(0.0, 1.0 - common - statistics.null_frac) / max(1, len(points))
-    points = [(p, weight) for p, _ in points]
-    points += [(_comparable(v), f) for v, f in zip(statistics.values or [], statistics.frequencies or [], strict=False)]
-    if not points:
-        return None
-    counts = [0.0] * len(filled)
-    for point, share in points:
-        for number, (low, high) in enumerate(ranges):
-            if (low is None or _is_below(low, point, or_equal=True)) and (high is None or _is_below(point, high)):
-                counts[number] += share * rows
-                break
+        ends = _end(low), _end(high)
+        counts.append(rows * spread.share(*ends) if None not in ends else 0.0)  # type: ignore[arg-type]  # because neither is None, just checked
     if not sum(counts):
         return None
     while len(counts) > 1 and counts[-1] == 0:
@@ -176,19 +166,90 @@ def range_skew(leaves: tuple[Leaf, ...], rows: int, histogram: list[str], statis
     return _skew(filled[: len(counts)], counts, f"pg_stats: histogram of {len(histogram)} bounds and {rows:,} rows")
 
 
-def _is_below(low: Decimal | str, high: Decimal | str, *, or_equal: bool = False) -> bool:
-    """Compare two values of one type; those of different types are in no order."""
-    if isinstance(low, Decimal) and isinstance(high, Decimal):
-        return low < high or (or_equal and low == high)
-    if isinstance(low, str) and isinstance(high, str):
-        return low < high or (or_equal and low == high)
-    return False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How rows lie along a key with an order, as pg_stats has it.
+
+    A position is a number, or of a time the seconds since 1970 (UTC).
+
+    Args:
+        bounds: of buckets with equally many rows each, ascending; empty without a histogram.
+        bucket_share: the part of all rows that lie in the buckets together.
+        points: the most common values, each with its part of all rows.
+        lowest, highest: the texts of the least and the greatest value that the statistics know.
+    """
+
+    bounds: tuple[float, ...]
+    bucket_share: float
+    points: tuple[tuple[float, float], ...]
+    lowest: str
+    highest: str
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest position."""
+        known = [*self.bounds, *(position for position, _ in self.points)]
+        return min(known), max(known)
+
+    def share(self, low: float, high: float) -> float:
+        """Return the part of all rows in [low, high); within a bucket rows are taken to lie evenly."""
+        among = sum(share for position, share in self.points if low <= position < high)
+        return among + self.bucket_share * (self._below(high) - self._below(low))
+
+    def recent(self, part: float) -> float:
+        """Return the position from which on this part of the rows lies (0 to 1), counted from the greatest."""
+        low, high = self.ends
+        # Beyond the greatest value: a range excludes its end.
+        end = math.nextafter(high, math.inf)
+        for position in sorted({*self.bounds, *(p for p, _ in self.points)}, reverse=True):
+            if self.share(position, end) >= part:
+                return position
+        return low
+
+    def _below(self, position: float) -> float:
+        """Return the part of the buckets' rows below a position."""
+        bounds = self.bounds
+        if not bounds or position <= bounds[0]:
+            return 0.0
+        if position > bounds[-1]:
+            return 1.0
+        number = bisect.bisect_left(bounds, position) - 1
+        low, high = bounds[number], bounds[number + 1]
+        inside = (position - low) / (high - low) if high > low else 1.0
+        return (number + inside) / (len(bounds) - 1)
 
 
-def _comparable(value: str) -> Decimal | str:
-    text = value.strip("'").removesuffix("+00")
+def read_spread(histogram: list[str], statistics: ColumnStatistics) -> Spread | None:
+    """Return how rows lie along the key; None when the statistics know no finite value of it."""
+    values = statistics.values or []
+    texts = {text: position for text in (*histogram, *values) if (position := _position(text)) is not None}
+    if not texts:
+        return None
+    bounds = sorted(texts[text] for text in histogram if text in texts)
+    frequencies = statistics.frequencies or []
+    points = [(texts[v], f) for v, f in zip(values, frequencies, strict=False) if v in texts]
+    return Spread(
+        bounds=tuple(bounds) if len(bounds) > 1 else (),
+        bucket_share=max(0.0, 1.0 - sum(frequencies) - statistics.null_frac) if len(bounds) > 1 else 0.0,
+        points=tuple(points),
+        lowest=min(texts, key=texts.__getitem__),
+        highest=max(texts, key=texts.__getitem__),
+    )
+
+
+def _end(bound: str) -> float | None:
+    """Return the position of one end of a range."""
+    return {"MINVALUE": -math.inf, "MAXVALUE": math.inf}.get(bound, _position(bound.strip("'")))
+
+
+def _position(value: str) -> float | None:
+    """Return the number or the seconds since 1970 that a text stands for, None when it is neither or not finite."""
     try:
-        return Decimal(text)
+        number = Decimal(value)
+        return float(number) if number.is_finite() else None
     except InvalidOperation:
-        # ISO dates compare as text; a date is its own midnight.
-        return text if " " in text else f"{text} 00:00:00"
+        pass
+    try:
+        return (datetime.fromisoformat(value.removesuffix("+00")) - datetime(1970, 1, 1)).total_seconds()
+    except ValueError:
+        return None

@@ -7,15 +7,20 @@ behind these protocols.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
+from pgscale.catalog import reader as catalog
 from pgscale.connect.session import Session
 from pgscale.core.model import Json, QName, Step, Watch
-from pgscale.errors import UsageError
+from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.keeper import Keeper
 from pgscale.livecopy.model import Pair
-from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, Workload
+from pgscale.partition.bounds import parse_by
+from pgscale.partition.checks import refuse_kind
+from pgscale.partition.choosing import decide
+from pgscale.partition.circumstances import read_circumstances
+from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, StrategyName, Workload
 from pgscale.partition.runner import Runner
 from pgscale.partition.survey import plan_table
 
@@ -118,3 +123,38 @@ def strategy_of(name: str) -> Strategy:
     if found is None:
         raise UsageError(f"There is no strategy {name!r}.", hint=f"Use {', '.join(sorted(STRATEGIES))}.")
     return found
+
+
+def make_plan(session: Session, oid: int, options: Options) -> RunPlan:
+    """Return the plan of the strategy asked for; for `auto`, of the first that fits and does not refuse.
+
+    Its options name the concrete strategy, and why it was chosen. Takes no lock but ACCESS SHARE.
+
+    Raises:
+        RefusedError: none fits, or each refuses, with every reason.
+    """
+    if options.strategy != "auto":
+        return strategy_of(options.strategy).make_plan(session, oid, options)
+    by, facts = parse_by(options.by), catalog.read_table(session, oid)
+    if refuse_kind(facts) is not None or any(facts.column(c) is None for c in by.columns):
+        # A mistake of the request, which any strategy names.
+        return strategy_of("mirror").make_plan(session, oid, replace(options, strategy="mirror"))
+    found = read_circumstances(session, facts, by, options, frozenset(STRATEGIES))
+    decision = decide(found)
+    refused = list(decision.excluded)
+    for name, because in zip(decision.order, decision.picked_because, strict=True):
+        reasons = (*decision.reasons, *(f"Not {r}" for r in refused), f"Chosen: {because}")
+        known = cast(StrategyName, name)
+        try:
+            return strategy_of(name).make_plan(session, oid, replace(options, strategy=known, strategy_reasons=reasons))
+        except RefusedError as error:
+            if len(decision.order) == 1:
+                # There was nothing to choose from: what this one says is the answer.
+                raise
+            refused += [f"{name}: {r}" for r in error.reasons or (error.fact,)]
+    raise RefusedError(
+        f"{facts.table.qname} is not partitioned: no strategy fits.",
+        reasons=tuple(refused),
+        consequence="Nothing was changed.",
+        hint="--strategy names one to be done all the same; --free-disk tells how much disk is free.",
+    )

@@ -24,6 +24,28 @@ class CountedStatement:
     total_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What a statement does to the table beside reading it by a condition, as far as its text tells.
+
+    Args:
+        on_conflict: it is an INSERT … ON CONFLICT into the table.
+        arbiters: the sets of columns that its ON CONFLICT clauses name.
+        locks_rows: SELECT … FOR UPDATE or SHARE.
+        truncates: TRUNCATE.
+        sets: columns whose values it changes.
+        deletes_below: columns by whose upper bound it deletes rows (`DELETE … WHERE at < $1`).
+    """
+
+    statement: CountedStatement
+    on_conflict: bool = False
+    arbiters: frozenset[frozenset[str]] = frozenset()
+    locks_rows: bool = False
+    truncates: bool = False
+    sets: frozenset[str] = frozenset()
+    deletes_below: frozenset[str] = frozenset()
+
+
 def judge(
     table: QName, columns: frozenset[str], by: By, statements: tuple[CountedStatement, ...]
 ) -> tuple[JudgedStatement, ...]:
@@ -37,17 +59,62 @@ def judge(
     Raises:
         ParserMissingError: sqlglot is not installed.
     """
+    return look_at(table, columns, (by,), statements).judged[0]
+
+
+def find_uses(table: QName, columns: frozenset[str], statements: tuple[CountedStatement, ...]) -> tuple[Use, ...]:
+    """Return what each statement does to the table beside reading it; those not understood are left out.
+
+    Raises:
+        ParserMissingError: sqlglot is not installed.
+    """
+    return look_at(table, columns, (), statements).uses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a look at many statements found: for each key the judged statements, and what they do besides."""
+
+    judged: tuple[tuple[JudgedStatement, ...], ...]
+    uses: tuple[Use, ...]
+
+
+def look_at(
+    table: QName, columns: frozenset[str], keys: tuple[By, ...], statements: tuple[CountedStatement, ...]
+) -> Look:
+    """Judge each statement for each of several keys, and find what it does besides; every text is parsed once.
+
+    Raises:
+        ParserMissingError: sqlglot is not installed.
+    """
     try:
-        from pgscale.partition import pruning  # noqa: PLC0415 because only a plan needs sqlglot
+        from pgscale.partition import parsing, pruning, uses  # noqa: PLC0415 because only this needs sqlglot
     except ImportError:
         raise ParserMissingError from None
-    target = pruning.Target(table=table, columns=columns, by=by)
-    verdicts: list[Verdict | None] = [pruning.judge_text(target, s.text) for s in statements]
-    return tuple(
-        JudgedStatement(text=" ".join(s.text.split()), calls=s.calls, total_ms=s.total_ms, verdict=verdict)
-        for s, verdict in zip(statements, verdicts, strict=True)
-        if verdict is not None
-    )
+    judged: list[list[JudgedStatement]] = [[] for _ in keys]
+    found: list[Use] = []
+    targets = [pruning.Target(table=table, columns=columns, by=by) for by in keys]
+    for statement in statements:
+        parsed = parsing.parse_text(statement.text)
+        use = uses.find_use(table, columns, statement, parsed)
+        found += [use] if use is not None else []
+        shown, lower = " ".join(statement.text.split()), statement.text.lower()
+        # All keys that the text does not name fare alike, NATURAL joins included: one verdict will do.
+        unnamed: list[Verdict | None] = []
+        for target, kept in zip(targets, judged, strict=True):
+            is_named = any(_as_quoted(c) in lower for c in target.by.columns)
+            verdict: Verdict | None = pruning.judge(target, parsed) if is_named or not unnamed else unnamed[0]
+            if not is_named:
+                unnamed.append(verdict)
+            if verdict is not None:
+                kept.append(
+                    JudgedStatement(text=shown, calls=statement.calls, total_ms=statement.total_ms, verdict=verdict)
+                )
+    return Look(judged=tuple(map(tuple, judged)), uses=tuple(found))
+
+
+def _as_quoted(name: str) -> str:
+    return name.replace('"', '""').lower()
 
 
 def describe(workload: Workload, leaves: int) -> tuple[str, ...]:
