@@ -21,7 +21,7 @@ from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
 from pgscale.core.units import parse_bytes, parse_duration_s
 from pgscale.errors import PgscaleError
-from pgscale.partition import STRATEGY_NAMES, Limits, Options
+from pgscale.partition import STRATEGY_NAMES, Limits, Options, SplitOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,24 +62,9 @@ def common(function: F) -> F:
     return click.option("--dsn", help="Connection string or URL.")(function)
 
 
-def goal(function: F) -> F:
-    """The options that say what is wanted, shared by plan and run."""
+def tuning(function: F) -> F:
+    """The options that say how it is done: pace and limits."""
     decorators = (
-        click.option(
-            "--by",
-            required=True,
-            help="hash:COL[,COL], range:COL:day|week|month|quarter|year|STEP, or list:COL.",
-        ),
-        click.option("--partitions", type=int, help="Number of hash partitions."),
-        click.option(
-            "--strategy",
-            type=click.Choice(STRATEGY_NAMES),
-            default="mirror",
-            show_default=True,
-            help="How the table becomes partitioned; auto chooses and says why.",
-        ),
-        click.option("--free-disk", type=SIZE, help="Free disk where the copy would lie, for auto."),
-        click.option("--values", help="List values with a partition of their own, comma-separated."),
         click.option("--workers", type=int, help="Parallel copy workers; the pace decides when not given."),
         click.option(
             "--pace",
@@ -111,6 +96,31 @@ def goal(function: F) -> F:
             show_default=True,
             help="Compare every row before the cut-over.",
         ),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def goal(function: F) -> F:
+    """The options that say what is wanted, shared by plan and run."""
+    decorators = (
+        click.option(
+            "--by",
+            required=True,
+            help="hash:COL[,COL], range:COL:day|week|month|quarter|year|STEP, or list:COL.",
+        ),
+        click.option("--partitions", type=int, help="Number of hash partitions."),
+        click.option(
+            "--strategy",
+            type=click.Choice(STRATEGY_NAMES),
+            default="mirror",
+            show_default=True,
+            help="How the table becomes partitioned; auto chooses and says why.",
+        ),
+        click.option("--free-disk", type=SIZE, help="Free disk where the copy would lie, for auto."),
+        click.option("--values", help="List values with a partition of their own, comma-separated."),
+        tuning,
         click.option("--accept-key-change", is_flag=True, help="Unique keys may grow by the partition key."),
         click.option(
             "--storage",
@@ -233,6 +243,56 @@ def rehearse(table: str, dsn: str | None, as_json: bool, rows: str, no_keep: boo
     options = _options(given)
     with watching() as watch:
         report = commands.rehearse(dsn, table, options, watch, rows=rows, keep=not no_keep)
+    _render(report, as_json)
+
+
+@partition.command()
+@click.argument("table")
+@click.option("--partition", "leaf", help="Which partition; by default the largest that is more than one part.")
+@click.option("--every", help="day, week, month, quarter, year, an interval or a number; by default as the others.")
+@click.option("--values", help="Of a list: those that get a partition of their own, comma-separated.")
+@click.option("--time-zone", default="UTC", show_default=True, help="Whose midnight begins a period.")
+@tuning
+@click.option("--no-cutover", is_flag=True, help="Stop before the swap and keep applying until `cutover`.")
+@click.option("--dry-run", is_flag=True, help="Show every step with its SQL, lock, undo and reason; change nothing.")
+@click.option("--verbose", is_flag=True, help="With --dry-run: every statement of every step.")
+@common
+def split(
+    table: str,
+    leaf: str | None,
+    every: str | None,
+    values: str | None,
+    time_zone: str,
+    no_cutover: bool,
+    dry_run: bool,
+    verbose: bool,
+    dsn: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Divide one big partition of a partitioned table into proper ones, while it is being written.
+
+    `status`, `pause`, `resume`, `cutover`, `abort`, `undo` and `finish` steer it, by the table's name or the
+    partition's.
+
+    Example: pgscale partition split public.events --every month --dry-run
+    """
+    options = SplitOptions(
+        partition=leaf,
+        every=every,
+        values=tuple(v.strip() for v in values.split(",")) if values else (),
+        time_zone=time_zone,
+        workers=given["workers"],
+        pace=given["pace"],
+        max_block_s=given["max_block"],
+        lock_timeout_s=given["lock_timeout"],
+        max_replica_lag_s=given["max_replica_lag"],
+        chunk_target_s=given["chunk_target"],
+        verify=given["verify"],
+        cutover=not no_cutover,
+    )
+    with watching() as watch:
+        report = commands.split(dsn, table, options, watch, dry_run=dry_run, verbose=verbose)
     _render(report, as_json)
 
 

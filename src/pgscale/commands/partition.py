@@ -11,7 +11,7 @@ from pgscale.commands.config import FILE_NAME, read_config
 from pgscale.core.model import Json, Report, Watch
 from pgscale.core.units import format_bytes, format_duration, format_eta
 from pgscale.errors import RefusedError
-from pgscale.partition import Options, Rehearsal, RunPlan, RunResult, RunStatus
+from pgscale.partition import Options, Rehearsal, RunPlan, RunResult, RunStatus, SplitOptions
 from pgscale.partition.model import Estimate
 
 MOST_STEPS_SHOWN = 40
@@ -48,6 +48,22 @@ def with_storage(options: Options) -> Options:
     if options.storage is not None or not Path(FILE_NAME).exists():
         return options
     return replace(options, storage=read_config().storage)
+
+
+def split(dsn: str | None, table: str, options: SplitOptions, watch: Watch, *, dry_run: bool, verbose: bool) -> Report:
+    """Divide a big partition; with `dry_run`, show every step and change nothing."""
+    if not dry_run:
+        return _report(partition.split(dsn, table, options, watch))
+    try:
+        made = partition.plan_split(dsn, table, options)
+    except RefusedError as error:
+        if not error.reasons:
+            raise
+        data: Json = {"table": table, "refused": list(error.reasons)}
+        lines = [error.fact, *(f"  - {reason}" for reason in error.reasons), "Nothing was changed."]
+        return Report(data=data, text="\n".join(lines), exit_code=error.exit_code)
+    text = _plan_text(made, verbose=verbose, again="`pgscale partition split` without --dry-run")
+    return Report(data=made.to_json(), text=f"Partition of {made.parent}, {made.bound}\n{text}")
 
 
 def resume(dsn: str | None, table: str, watch: Watch) -> Report:
@@ -89,10 +105,16 @@ _ENDINGS = {
     "paused": "is paused after its present chunk; `resume` goes on.",
     "running": "goes on.",
 }
+_SPLIT_ENDINGS = {
+    "cut-over": "is divided. The old partition is kept as {retained}: `finish` drops it, `undo` goes back to it.",
+    "undone": "is the old partition again, with every write made since; nothing of the run is left.",
+    "finished": "is divided for good; the old partition and every trace of the run are gone.",
+}
 
 
 def _report(result: RunResult) -> Report:
-    ending = _ENDINGS.get(result.state, f"is {result.state}.").format(retained=result.retained_table)
+    endings = {**_ENDINGS, **(_SPLIT_ENDINGS if result.strategy == "split" else {})}
+    ending = endings.get(result.state, f"is {result.state}.").format(retained=result.retained_table)
     lines = [f"{result.table} {ending}"]
     if result.state == "cut-over":
         lines += [
@@ -154,7 +176,7 @@ def _status_text(row: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def _plan_text(made: RunPlan, *, verbose: bool) -> str:
+def _plan_text(made: RunPlan, *, verbose: bool, again: str = "`pgscale partition run` with the same arguments") -> str:
     lines = [
         f"Plan: {made.table} → {len(made.leaves)} partitions ({made.options.by}), strategy {made.strategy}",
         *(f"  {reason}" for reason in made.options.strategy_reasons),
@@ -201,7 +223,7 @@ def _plan_text(made: RunPlan, *, verbose: bool) -> str:
         lines += ["", "Not checked", *(f"  ? {u}" for u in made.unchecked)]
     if made.warnings:
         lines += ["", "Warnings", *(f"  ! {w}" for w in made.warnings)]
-    lines += ["", "Nothing was changed. `pgscale partition run` with the same arguments carries this out."]
+    lines += ["", f"Nothing was changed. {again} carries this out."]
     return "\n".join(lines)
 
 

@@ -9,7 +9,9 @@ SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid,
   r.eta_least_s, r.eta_most_s
 FROM pgscale.run r
+-- A partition's run is found by its parent, too.
 WHERE %(oid)s::int8 IS NULL OR r.table_oid = %(oid)s::int8 OR r.new_oid = %(oid)s::int8
+  OR (r.plan ->> 'parent_oid')::int8 = %(oid)s::int8
 ORDER BY r.id;
 
 -- name: insert_run
@@ -83,6 +85,12 @@ SELECT r.table_oid FROM pgscale.run r
 WHERE r.table_name = (pg_catalog.parse_ident(%(name)s::text))[pg_catalog.array_length(pg_catalog.parse_ident(%(name)s::text), 1)]
   AND (pg_catalog.array_length(pg_catalog.parse_ident(%(name)s::text), 1) = 1
        OR r.table_schema = (pg_catalog.parse_ident(%(name)s::text))[1])
+LIMIT 1;
+
+-- name: find_split_by_name
+-- The partition that was divided is elsewhere under its name, or another one has it.
+SELECT r.table_oid FROM pgscale.run r
+WHERE r.strategy = 'split' AND r.table_schema = %(schema)s::text AND r.table_name = %(name)s::text
 LIMIT 1;
 
 -- name: has_retired

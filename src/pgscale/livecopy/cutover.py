@@ -36,7 +36,8 @@ WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backe
   AND COALESCE(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL
   AND a.backend_xmin IS NOT NULL AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age($1::text::pg_catalog.xid)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND NOT l.granted
-    AND l.locktype = 'relation' AND l.relation = $2::text::pg_catalog.regclass AND l.mode <> 'AccessShareLock')
+    AND l.locktype = 'relation' AND l.relation = ANY ($2::text[]::pg_catalog.regclass[]::oid[])
+    AND l.mode <> 'AccessShareLock')
   AND NOT ($3::text::bool AND a.state = 'active')
 ORDER BY a.xact_start LIMIT 3
 """
@@ -167,7 +168,7 @@ class CutOver:
         raise_if_late(deadline)
 
     def _lock_in_two_stages(self, deadline: float) -> None:
-        execute(self.session, ddl.lock_against_writers(self.pair.source))
+        execute(self.session, ddl.lock_against_writers(self.pair))
         # What was committed while the lock was awaited may be too much for the time that is left.
         waiting = execute(self.session, ddl.count_log(self.pair, 20 * self.FEW_KEYS)).fetchone()
         if waiting and int(waiting[0]) >= 20 * self.FEW_KEYS:
@@ -189,8 +190,8 @@ class CutOver:
 
     def _old_snapshots(self, drained_by: str) -> list[tuple[object, ...]]:
         trusts = "true" if self._snapshots_met >= self.GIVE_UPS_BEFORE_TRUST else "false"
-        source = ddl.text(ddl.qualified(self.pair.source))
-        return execute(self.session, _OLD_SNAPSHOTS, drained_by, source, trusts).fetchall()
+        written = [ddl.text(ddl.qualified(t)) for t in (*self.pair.written_through, self.pair.source)]
+        return execute(self.session, _OLD_SNAPSHOTS, drained_by, written, trusts).fetchall()
 
     def _drain_inside(self) -> None:
         """Drain within the exchange's own transaction: the applier's session could not read the locked table."""

@@ -31,6 +31,10 @@ class Pair:
         columns: every column an INSERT into the target names.
         all_columns: every column, generated ones too: what is compared.
         source_leaves: the partitions of the source, when it is partitioned: each needs its own triggers.
+        written_through: the partitioned tables above the source, when it is a partition: whoever writes to one of
+            them fires its statement triggers and not the partition's.
+        only_where: where not all rows of the captured tables belong to the pair, the condition on those that do, as
+            the server deparsed it. It must be a condition on the identity: no change takes a row in or out of it.
     """
 
     source: QName
@@ -41,6 +45,8 @@ class Pair:
     columns: tuple[str, ...]
     all_columns: tuple[str, ...]
     source_leaves: tuple[QName, ...] = ()
+    written_through: tuple[QName, ...] = ()
+    only_where: str = ""
 
     @property
     def log(self) -> QName:

@@ -16,6 +16,9 @@ from pgscale.partition.lifecycle.runner import maintain
 from pgscale.partition.model import STRATEGY_NAMES, MirrorPlan, Options, RunResult, RunStatus
 from pgscale.partition.rehearsal.model import Amount, Rehearsal
 from pgscale.partition.rehearsal.runner import rehearse
+from pgscale.partition.splitting.actions import look as plan_split
+from pgscale.partition.splitting.actions import split
+from pgscale.partition.splitting.model import SplitOptions, SplitPlan
 from pgscale.partition.strategies import RunPlan
 from pgscale.partition.workload import summarize
 
@@ -35,6 +38,8 @@ __all__ = [
     "RunPlan",
     "RunResult",
     "RunStatus",
+    "SplitOptions",
+    "SplitPlan",
     "abort",
     "advise",
     "cutover",
@@ -42,10 +47,12 @@ __all__ = [
     "maintain",
     "pause",
     "plan",
+    "plan_split",
     "read_adoption",
     "rehearse",
     "resume",
     "run",
+    "split",
     "status",
     "summarize",
     "take_over",

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgscale.catalog import reader as catalog
 from pgscale.connect.dsn import resolve_dsn
-from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import READER, open_session
 from pgscale.core.model import Watch, ignore_progress
 from pgscale.errors import RefusedError, RunFailedError
 from pgscale.ledger import store
-from pgscale.partition.driving import ask, drive, take_back
+from pgscale.partition.driving import ask, begin, drive, take_back
 from pgscale.partition.failures import translated
 from pgscale.partition.model import Options, RunResult, RunStatus
 from pgscale.partition.ownership import (
@@ -28,8 +26,7 @@ from pgscale.partition.ownership import (
     take_over,
     try_own,
 )
-from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, status_of, stored_owner, stored_plan
-from pgscale.partition.running import kill_point
+from pgscale.partition.records import BEFORE_CUTOVER, result_of, status_of, stored_owner, stored_plan
 from pgscale.partition.strategies import StrategyRunner, make_plan
 
 _ENDED = {"aborting": "aborted", "finishing": "finished"}
@@ -62,32 +59,7 @@ def run(dsn: str | None, table: str, options: Options, watch: Watch = ignore_pro
             return resumed
     with open_session(dsn, READER) as session:
         made = make_plan(session, found.oid, options)
-    refuse_transaction_pooling(dsn)
-    owner = own_or_refuse(dsn, made.owner, found)
-    with owner:
-        with owner.transaction():
-            store.lock_ledger(owner)
-            store.create(owner)
-            kill_point("before:ledger")
-            if store.read_runs(owner, made.table_oid):
-                raise RefusedError(
-                    f"{made.table} was taken by another run a moment ago.",
-                    consequence="Nothing was changed.",
-                    hint="`status` shows it.",
-                )
-            run_id = int(
-                store.scalar(
-                    owner,
-                    "insert_run",
-                    table_oid=made.table_oid,
-                    schema=made.table.schema,
-                    name=made.table.name,
-                    strategy=made.strategy,
-                    plan=packed_plan(made),
-                )
-            )
-        kill_point("after:ledger")
-        return drive(dsn, made, run_id, owner, watch, lambda r: r.forward(cutover=options.cutover))
+    return begin(dsn, found, made, watch, cutover=options.cutover)
 
 
 @translated
@@ -213,6 +185,8 @@ def finish(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRe
 @translated
 def status(dsn: str | None, table: str | None = None) -> tuple[RunStatus, ...]:
     """Return the runs that the ledger knows, of one table or of all."""
+    found = None if table is None else find_run(resolve_dsn(dsn), table)
     with open_session(dsn, READER) as session:
-        oid = None if table is None else catalog.find_table(session, table)[0]
-        return tuple(status_of(session, row) for row in store.read_runs(session, oid))
+        if found is not None:
+            return () if found.row is None else (status_of(session, found.row),)
+        return tuple(status_of(session, row) for row in store.read_runs(session))

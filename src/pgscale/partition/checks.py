@@ -55,7 +55,16 @@ def find_reasons(facts: TableFacts, by: By, options: Options, keys: Keys) -> tup
     _refuse_stepless(facts, by)
     return tuple(
         reason
-        for check in (_table, _columns, _partition_key, _keys, _constraints, _triggers, _dependents, _matviews)
+        for check in (
+            table_reasons,
+            column_reasons,
+            _partition_key,
+            _keys,
+            _constraints,
+            _triggers,
+            _dependents,
+            _matviews,
+        )
         for reason in check(facts, by, options, keys)
     )
 
@@ -87,7 +96,8 @@ def refuse_nonfinite(found: KeyValues, by: By, options: Options) -> None:
         )
 
 
-def _table(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
+def table_reasons(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
+    """Yield why the table as a whole cannot be copied under live writes."""
     del by, options, keys
     table = facts.table
     if table.inherits or table.has_children:
@@ -115,7 +125,8 @@ def _table(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[
             )
 
 
-def _columns(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
+def column_reasons(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
+    """Yield which columns the copy cannot have as they are."""
     del by, options, keys
     for column in facts.columns:
         if not column.not_null_is_plain:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 import psycopg
 
+from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import Session
 from pgscale.core.model import Watch
-from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
+from pgscale.errors import InterruptedRunError, PgscaleError, RefusedError, RunFailedError
 from pgscale.ledger import store
 from pgscale.ledger.store import RunRow
 from pgscale.partition.model import RunResult
-from pgscale.partition.ownership import open_control
-from pgscale.partition.records import BEFORE_CUTOVER, result_of, stored_plan
+from pgscale.partition.ownership import Found, open_control, own_or_refuse
+from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, stored_plan
+from pgscale.partition.running import kill_point
 from pgscale.partition.strategies import RunPlan, StrategyRunner, strategy_of
 
 
@@ -45,6 +47,45 @@ def drive(
         ) from None
     row = _row(owner, run_id)
     return result_of(row, row.state, made)
+
+
+def begin(
+    dsn: str, found: Found, made: RunPlan, watch: Watch, *, cutover: bool, also: tuple[int, ...] = ()
+) -> RunResult:
+    """Enter the plan into the ledger and carry it out up to the cut-over, and that too when wanted.
+
+    Args:
+        also: further tables that no other run may be about.
+
+    Raises:
+        RefusedError: another run took the table a moment ago.
+    """
+    refuse_transaction_pooling(dsn)
+    owner = own_or_refuse(dsn, made.owner, found)
+    with owner:
+        with owner.transaction():
+            store.lock_ledger(owner)
+            store.create(owner)
+            kill_point("before:ledger")
+            if any(store.read_runs(owner, oid) for oid in (made.table_oid, *also)):
+                raise RefusedError(
+                    f"{made.table} was taken by another run a moment ago.",
+                    consequence="Nothing was changed.",
+                    hint="`status` shows it.",
+                )
+            run_id = int(
+                store.scalar(
+                    owner,
+                    "insert_run",
+                    table_oid=made.table_oid,
+                    schema=made.table.schema,
+                    name=made.table.name,
+                    strategy=made.strategy,
+                    plan=packed_plan(made),
+                )
+            )
+        kill_point("after:ledger")
+        return drive(dsn, made, run_id, owner, watch, lambda r: r.forward(cutover=cutover))
 
 
 def take_back(

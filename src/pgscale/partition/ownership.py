@@ -48,6 +48,9 @@ def find_run(dsn: str, table: str) -> Found:
                 consequence="Nothing was changed.",
                 hint="Let the owner of schema pgscale grant its rights to this role.",
             ) from None
+        if not rows and store.exists(session):
+            known = store.scalar(session, "find_split_by_name", schema=name.schema, name=name.name)
+            rows = store.read_runs(session, int(known)) if known is not None else ()
         return Found(table=name, oid=oid, row=rows[0] if rows else None)
 
 

@@ -226,7 +226,7 @@ def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool
     return small or (correlation is not None and abs(correlation) >= WALK_CORRELATION)
 
 
-def _statistics_target(leaves: int) -> int:
+def statistics_target(leaves: int) -> int:
     """Sample less of each leaf the more there are: together they are sampled as well as one table. Columns with a
     target of their own keep it, and autovacuum analyzes in full later."""
     return max(10, min(100, round(100 / leaves**0.6)))
@@ -356,7 +356,7 @@ def _steps(
             title="Give the planner statistics of the copy",
             kind="sql",
             sql=(
-                f"SET LOCAL default_statistics_target = {_statistics_target(len(plan.leaves))}",
+                f"SET LOCAL default_statistics_target = {statistics_target(len(plan.leaves))}",
                 ddl.text(sql.SQL("ANALYZE {}").format(live.qualified(stage))),
             ),
             lock="none",

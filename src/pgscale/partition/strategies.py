@@ -22,6 +22,8 @@ from pgscale.partition.choosing import decide
 from pgscale.partition.circumstances import read_circumstances
 from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, StrategyName, Workload
 from pgscale.partition.runner import Runner
+from pgscale.partition.splitting.model import SplitPlan
+from pgscale.partition.splitting.runner import SplitRunner
 from pgscale.partition.survey import plan_table
 
 
@@ -108,8 +110,14 @@ class Strategy:
     make_runner: Callable[[str, Any, int, Session, Watch], StrategyRunner]
 
 
+def _by_its_own_verb(session: Session, oid: int, options: Options) -> RunPlan:
+    del session, oid, options
+    raise UsageError("A partition is divided by `pgscale partition split`.")
+
+
 STRATEGIES: dict[str, Strategy] = {
     "mirror": Strategy(plan_type=MirrorPlan, make_plan=plan_table, make_runner=Runner),
+    "split": Strategy(plan_type=SplitPlan, make_plan=_by_its_own_verb, make_runner=SplitRunner),
 }
 
 

@@ -16,10 +16,10 @@ def plan_table(session: Session, oid: int, options: Options) -> MirrorPlan:
     by = bounds.parse_by(options.by)
     facts = catalog.read_table(session, oid)
     keys = check_request(facts, by, options)
-    _check_rights(facts)
+    check_rights(facts)
     found = reader.read_key_values(session, facts, by, options.values)
     leaves = make_leaves(facts, by, options, found)
-    _check_lock_table(session, facts, leaves)
+    check_lock_table(session, facts, len(leaves))
     statistics = catalog.read_column_statistics(session, facts.table.qname, keys.identity[0].name)
     return make_plan(
         facts,
@@ -32,7 +32,12 @@ def plan_table(session: Session, oid: int, options: Options) -> MirrorPlan:
     )
 
 
-def _check_rights(facts: TableFacts) -> None:
+def check_rights(facts: TableFacts) -> None:
+    """Refuse what this login, or the table's owner, may not do.
+
+    Raises:
+        PermissionDeniedError: with the GRANT that is missing.
+    """
     table = facts.table
     if not table.is_owner:
         raise PermissionDeniedError(
@@ -55,7 +60,7 @@ def _check_rights(facts: TableFacts) -> None:
         )
 
 
-def _check_lock_table(session: Session, facts: TableFacts, leaves: tuple[Leaf, ...]) -> None:
+def check_lock_table(session: Session, facts: TableFacts, leaves: int) -> None:
     """Every leaf, its TOAST table and its indexes are locked in one transaction when the copy is made or dropped."""
     row = session.execute(
         "SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8 *"
@@ -63,10 +68,10 @@ def _check_lock_table(session: Session, facts: TableFacts, leaves: tuple[Leaf, .
         " + pg_catalog.current_setting('max_prepared_transactions')::int8)"
     ).fetchone()
     room = int(row[0]) if row else 0
-    needed = len(leaves) * (3 + len(facts.indexes))
+    needed = leaves * (3 + len(facts.indexes))
     if needed > room * 0.6:
         raise RefusedError(
-            f"{len(leaves)} partitions need some {needed:,} locks at once; the server has room for {room:,}.",
+            f"{leaves} partitions need some {needed:,} locks at once; the server has room for {room:,}.",
             consequence="Nothing was changed.",
             hint="Make fewer partitions, or raise max_locks_per_transaction (needs a restart).",
         )

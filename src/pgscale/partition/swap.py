@@ -7,24 +7,38 @@ kept in `pgscale_old_<oid>`. So nothing is renamed: objects change schemas, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import LiteralString
 
 from psycopg import sql
 
-from pgscale.catalog.model import Constraint, IncomingForeignKey, Publication, TableFacts, View
+from pgscale.catalog.model import Publication, TableFacts, View
 from pgscale.core.model import QName
 from pgscale.livecopy import ddl as live
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
 from pgscale.livecopy.model import Pair
-from pgscale.partition.ddl import alter, comment_on, constraint_comment, role
+from pgscale.partition.ddl import alter, comment_on, constraint_comment
+from pgscale.partition.foreign_keys import (
+    add_foreign_key,
+    add_unproved,
+    drop_foreign_key,
+    drop_incoming,
+    prove_incoming,
+    prove_outgoing,
+    table_of,
+    validate,
+)
+from pgscale.partition.guard import (
+    GUARD,
+    MARK,
+    UNDO_GUARD,
+    UNDO_MARK,
+    drop_guard,
+    drop_guard_objects,
+    guard_objects,
+    set_guard,
+)
 from pgscale.partition.matviews import Matviews
 from pgscale.partition.model import Leaf, Statements
-
-GUARD: LiteralString = "_pgscale_guard"
-MARK: LiteralString = "_pgscale_cutover"
-UNDO_GUARD: LiteralString = "_pgscale_undo_guard"
-UNDO_MARK: LiteralString = "_pgscale_undone"
-
+from pgscale.partition.policies import row_security
 
 # PostgreSQL 14 to 17: a leaf's foreign key to a partitioned table makes a constraint and two triggers a partition.
 # Measured for the pairs of 8, 16, 32 and 64 leaves, without the rest of the swap.
@@ -73,7 +87,7 @@ class Swap:
             settle=tuple(self._settle()),
             undo=tuple(self._undo()),
             undo_settle=tuple(self._undo_settle()),
-            undo_unguard=(self._drop_guard(UNDO_GUARD),),
+            undo_unguard=(drop_guard(self.table, UNDO_GUARD),),
             drop_new=tuple(self._drop_new()),
             abort_triggers=live.drop_capture_triggers(self.table),
             finish_triggers=tuple(self._finish_triggers()),
@@ -83,7 +97,7 @@ class Swap:
         )
 
     def _lock(self, *, only: bool) -> str:
-        others = dict.fromkeys(_table_of(f) for f in self.incoming)
+        others = dict.fromkeys(table_of(f) for f in self.incoming)
         tables = [sql.SQL("{}{}").format(sql.SQL("ONLY " if only else ""), qualified(self.table))]
         tables += [sql.SQL("ONLY {}").format(qualified(other)) for other in others]
         lock = text(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables)))
@@ -97,37 +111,10 @@ class Swap:
     def _reverse_objects(self) -> tuple[str, ...]:
         """Made before the swap, because nothing of it touches the table the application uses."""
         create = list(live.capture_objects(_as_stage(self.reverse, self.stage)))
-        create += [*self._guard_objects(GUARD, MARK), *self._guard_objects(UNDO_GUARD, UNDO_MARK)]
+        create += guard_objects(self.reverse.work_schema)
         for leaf in self.leaves:
             create += live.capture_triggers(self.reverse, leaf)
         return tuple(create)
-
-    def _guard_objects(self, guard: LiteralString, mark: LiteralString) -> Iterator[str]:
-        """A transaction whose snapshot is older than a swap can see neither its mark nor every row of the table
-        that came in: its writes would miss rows in silence. 40001 is what it must expect and retry anyway."""
-        schema = self.reverse.work_schema
-        yield text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(sql.Identifier(schema, mark)))
-        yield text(
-            sql.SQL(
-                "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-                " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN"
-                " IF NOT EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION USING ERRCODE = 'serialization_failure',"
-                " MESSAGE = 'could not serialize access: the table was exchanged after this transaction took its"
-                " snapshot'; END IF; RETURN NULL; END$pgscale$"
-            ).format(sql.Identifier(schema, guard), sql.Identifier(schema, mark))
-        )
-
-    def _set_guard(self, guard: LiteralString, mark: LiteralString) -> Iterator[str]:
-        schema = self.reverse.work_schema
-        yield text(sql.SQL("INSERT INTO {} VALUES (pg_catalog.clock_timestamp())").format(sql.Identifier(schema, mark)))
-        yield text(
-            sql.SQL(
-                "CREATE TRIGGER {} BEFORE INSERT OR UPDATE OR DELETE ON {} FOR EACH STATEMENT EXECUTE FUNCTION {} ()"
-            ).format(ident(guard), qualified(self.table), sql.Identifier(schema, guard))
-        )
-
-    def _drop_guard(self, guard: LiteralString) -> str:
-        return text(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(ident(guard), qualified(self.table)))
 
     def _cutover(self) -> Iterator[str]:
         yield from live.drop_capture_triggers(self.table)
@@ -136,26 +123,19 @@ class Swap:
         if self.facts.triggers:
             yield alter(self.retained, sql.SQL("DISABLE TRIGGER USER"), only=True)
         yield from self._triggers()
-        yield from self._row_security()
-        for constraint in self.outgoing:
-            # One of the parent is one for each leaf; one of each leaf is one for each pair of a leaf and a partition
-            # of what it references, which for a self-reference grows with the square of the leaves.
-            for table in (self.table,) if self._parent_first else self.leaves:
-                yield _add_foreign_key(table, constraint.name, constraint.definition, only=not self._parent_first)
-        for foreign in self.incoming:
-            yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
+        yield from row_security(self.facts, self.table)
+        yield from add_unproved(self.table, self.leaves, self.outgoing, self.incoming, parent_first=self._parent_first)
         yield from live.capture_triggers(self.reverse, self.table)
-        yield from self._set_guard(GUARD, MARK)
+        yield from set_guard(self.table, self.reverse.work_schema, GUARD, MARK)
 
     def _exchange(self, *, out_to: QName, in_from: QName) -> Iterator[str]:
         """Move the present table away and the other one in, with everything that follows the name."""
         for publication in self._member_publications():
             yield _publication(publication, sql.SQL("DROP TABLE {}").format(qualified(self.table)))
-        for foreign in self.incoming:
-            yield alter(_table_of(foreign), sql.SQL("DROP CONSTRAINT {}").format(ident(foreign.name)), only=True)
+        yield from drop_incoming(self.incoming)
         for constraint in self.outgoing:
             # On the new table the constraint may still stand on its leaves only (before it has settled).
-            yield alter(self.table, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
+            yield drop_foreign_key(self.table, constraint.name)
         serials = [s for s in self.facts.sequences if not s.is_identity]
         for sequence in serials:
             yield text(
@@ -212,78 +192,35 @@ class Swap:
                 on = sql.SQL("TRIGGER {} ON {}").format(ident(trigger.name), qualified(self.table))
                 yield comment_on(on, trigger.comment)
 
-    def _row_security(self) -> Iterator[str]:
-        if self.facts.table.row_security:
-            yield alter(self.table, sql.SQL("ENABLE ROW LEVEL SECURITY"))
-        if self.facts.table.force_row_security:
-            yield alter(self.table, sql.SQL("FORCE ROW LEVEL SECURITY"))
-        commands = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
-        for policy in self.facts.policies:
-            statement = sql.SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}").format(
-                ident(policy.name),
-                qualified(self.table),
-                sql.SQL("PERMISSIVE" if policy.is_permissive else "RESTRICTIVE"),
-                trusted(commands[policy.command]),
-                sql.SQL(", ").join(role(name) for name in policy.roles),
-            )
-            if policy.using_sql is not None:
-                statement += sql.SQL(" USING ({})").format(trusted(policy.using_sql))
-            if policy.check_sql is not None:
-                statement += sql.SQL(" WITH CHECK ({})").format(trusted(policy.check_sql))
-            yield text(statement)
-            if policy.comment is not None:
-                on = sql.SQL("POLICY {} ON {}").format(ident(policy.name), qualified(self.table))
-                yield comment_on(on, policy.comment)
-
     def _settle(self) -> Iterator[tuple[str, ...]]:
         """After the swap, one transaction each: prove the foreign keys without holding anything up."""
-        for constraint in self.outgoing:
-            if constraint.is_validated:
-                for leaf in self.leaves:
-                    yield (_validate(leaf, constraint.name),)
-            # With valid constraints on every leaf this is a matter of the catalog: no row is read.
-            statements: list[str] = []
-            if not self._parent_first:
-                statements.append(_add_parent_foreign_key(self.table, constraint))
-            elif constraint.is_validated:
-                statements.append(_validate(self.table, constraint.name, only=False))
-            if constraint.comment is not None:
-                statements.append(constraint_comment(constraint.name, self.table, constraint.comment))
-            if statements:
-                yield tuple(statements)
-        yield from self._settle_incoming()
-
-    def _settle_incoming(self) -> Iterator[tuple[str, ...]]:
-        for foreign in self.incoming:
-            if foreign.is_validated:
-                yield (_validate(_table_of(foreign), foreign.name),)
-            if foreign.comment is not None:
-                yield (constraint_comment(foreign.name, _table_of(foreign), foreign.comment),)
+        yield from prove_outgoing(self.table, self.leaves, self.outgoing, parent_first=self._parent_first)
+        yield from prove_incoming(self.incoming)
 
     def _undo(self) -> Iterator[str]:
         yield from live.drop_capture_triggers(self.table)
-        yield self._drop_guard(GUARD)
+        yield drop_guard(self.table, GUARD)
         yield from self._exchange(out_to=self.stage, in_from=self.retained)
         for constraint in self.outgoing:
             for leaf in self.leaves:
-                yield alter(leaf, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
+                yield drop_foreign_key(leaf, constraint.name)
         yield from self._publish_via_root(enable=False)
         for trigger in self.facts.triggers:
             if trigger.enabled != "D":
                 yield alter(self.table, _enabled(trigger.name, trigger.enabled), only=True)
         for constraint in self.outgoing:
-            yield _add_foreign_key(self.table, constraint.name, constraint.definition)
+            yield add_foreign_key(self.table, constraint.name, constraint.definition)
         for foreign in self.incoming:
-            yield _add_foreign_key(_table_of(foreign), foreign.name, foreign.definition)
-        yield from self._set_guard(UNDO_GUARD, UNDO_MARK)
+            yield add_foreign_key(table_of(foreign), foreign.name, foreign.definition)
+        yield from set_guard(self.table, self.reverse.work_schema, UNDO_GUARD, UNDO_MARK)
 
     def _undo_settle(self) -> Iterator[tuple[str, ...]]:
         for constraint in self.outgoing:
             if constraint.is_validated:
-                yield (_validate(self.table, constraint.name),)
+                yield (validate(self.table, constraint.name),)
             if constraint.comment is not None:
                 yield (constraint_comment(constraint.name, self.table, constraint.comment),)
-        yield from self._settle_incoming()
+        yield from prove_incoming(self.incoming)
 
     def _drop_new(self) -> Iterator[str]:
         """Drop the partitioned copy and both directions' objects; the table itself is not touched."""
@@ -293,9 +230,7 @@ class Swap:
 
     def _drop_work(self) -> Iterator[str]:
         schema = self.reverse.work_schema
-        for guard, mark in ((GUARD, MARK), (UNDO_GUARD, UNDO_MARK)):
-            yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(sql.Identifier(schema, guard)))
-            yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, mark)))
+        yield from drop_guard_objects(schema)
         for pair in (self.reverse, self.forward):
             yield from live.drop_capture_objects(pair)
         yield from self.matviews.drop_schemas()
@@ -305,7 +240,7 @@ class Swap:
     def _finish_triggers(self) -> Iterator[tuple[str, ...]]:
         yield (
             *live.drop_capture_triggers(self.table),
-            self._drop_guard(GUARD),
+            drop_guard(self.table, GUARD),
         )
         for leaf in self.leaves:
             yield live.drop_capture_triggers(leaf)
@@ -330,27 +265,9 @@ def _as_stage(reverse: Pair, stage: QName) -> Pair:
     )
 
 
-def _table_of(foreign: IncomingForeignKey) -> QName:
-    return QName(schema=foreign.schema, name=foreign.table_name)
-
-
 def _enabled(trigger: str, enabled: str) -> sql.Composed:
     words = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS", "O": "ENABLE"}
     return sql.SQL("{} TRIGGER {}").format(trusted(words[enabled]), ident(trigger))
-
-
-def _add_foreign_key(table: QName, name: str, definition: str, *, only: bool = True) -> str:
-    body = definition.removesuffix(" NOT VALID")
-    return alter(table, sql.SQL("ADD CONSTRAINT {} {} NOT VALID").format(ident(name), trusted(body)), only=only)
-
-
-def _add_parent_foreign_key(table: QName, constraint: Constraint) -> str:
-    action = sql.SQL("ADD CONSTRAINT {} {}").format(ident(constraint.name), trusted(constraint.definition))
-    return alter(table, action)
-
-
-def _validate(table: QName, name: str, *, only: bool = True) -> str:
-    return alter(table, sql.SQL("VALIDATE CONSTRAINT {}").format(ident(name)), only=only)
 
 
 def _statistics(name: QName, schema: str) -> str:

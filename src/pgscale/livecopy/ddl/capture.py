@@ -26,16 +26,19 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
     """
     keys = names(keys_of(pair))
     log, truncated, source = qualified(pair.log), qualified(pair.truncated), qualified(pair.source)
+    # A condition's strings are written for this setting, and the application may have the other one.
+    strings = sql.SQL(" SET standard_conforming_strings = on" if "\\" in pair.only_where else "")
 
     def function(name: LiteralString, body: sql.Composed) -> str:
         return text(
             sql.SQL(
                 "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-                " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN {}; RETURN NULL; END$pgscale$"
-            ).format(sql.Identifier(pair.work_schema, name), body)
+                " SET search_path = pg_catalog, pg_temp{} AS $pgscale$BEGIN {}; RETURN NULL; END$pgscale$"
+            ).format(sql.Identifier(pair.work_schema, name), strings, body)
         )
 
     insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM ").format(log, keys, keys)
+    where = sql.SQL(" WHERE {}").format(trusted(pair.only_where)) if pair.only_where else sql.SQL("")
     return (
         text(sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(log, keys, source)),
         # Its tail is given back by us when it is empty, not by a VACUUM that would lock the application out.
@@ -46,12 +49,12 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
                 qualified(pair.recheck), names(identity_of(pair)), source
             )
         ),
-        function("_pgscale_i", insert + sql.SQL("pgscale_new")),
+        function("_pgscale_i", insert + sql.SQL("pgscale_new{}").format(where)),
         function(
             "_pgscale_u",
-            insert + sql.SQL("pgscale_old UNION ALL SELECT {} FROM pgscale_new").format(keys),
+            insert + sql.SQL("pgscale_old{} UNION ALL SELECT {} FROM pgscale_new{}").format(where, keys, where),
         ),
-        function("_pgscale_d", insert + sql.SQL("pgscale_old")),
+        function("_pgscale_d", insert + sql.SQL("pgscale_old{}").format(where)),
         _truncate_function(pair, function),
     )
 
@@ -90,7 +93,8 @@ def capture_triggers(pair: Pair, table: QName) -> tuple[str, ...]:
     CREATE TRIGGER takes SHARE ROW EXCLUSIVE on the table: it waits for open writers.
     """
     events = CAPTURE_EVENTS
-    if pair.source_leaves and table == pair.source:
+    if table in pair.written_through or (pair.source_leaves and table == pair.source):
+        # TRUNCATE of a partitioned table fires the triggers of each partition.
         events = CAPTURE_EVENTS[:3]
     statements = [
         text(

@@ -6,6 +6,7 @@ from psycopg import sql
 
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl.quoting import qualified, text
+from pgscale.livecopy.model import Pair
 
 
 def lock_to_read(table: QName, *more: QName) -> str:
@@ -17,9 +18,18 @@ def lock_to_read(table: QName, *more: QName) -> str:
     return text(sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(qualified(table), also))
 
 
-def lock_against_writers(table: QName) -> str:
-    """Return the statement that keeps writers and row lockers out, but not readers."""
-    return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(qualified(table)))
+def lock_against_writers(pair: Pair) -> str:
+    """Return the statement that keeps writers and row lockers of the source out, but not readers.
+
+    Where the source is a part of a partitioned table only that part is locked, after what it is written through, as
+    writers do.
+    """
+    if not pair.only_where:
+        return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(qualified(pair.source)))
+    tables = sql.SQL(", ").join(
+        sql.SQL("ONLY {}").format(qualified(t)) for t in (*pair.written_through, pair.source, *pair.source_leaves)
+    )
+    return text(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(tables))
 
 
 def pages_of(table: QName) -> str:

@@ -39,7 +39,7 @@ from pgscale.partition.lifecycle.model import (
 )
 from pgscale.partition.periods import INTEGER_LIMITS, NUMBER_TYPES, Grid, Period, Value, distance, le
 
-_BOUND = re.compile(r"^FOR VALUES FROM \((?P<low>.+?)\) TO \((?P<high>.+)\)$")
+BOUND = re.compile(r"^FOR VALUES FROM \((?P<low>.+?)\) TO \((?P<high>.+)\)$")
 # A drop destroys more than an archive, and an archive more than a detach: of two promises the milder one holds.
 _DESTROYS: dict[Promise, int] = {"detach": 0, "archive": 1, "drop": 2}
 
@@ -122,15 +122,15 @@ def spans_of(grid: Grid, facts: SetFacts) -> tuple[Span, ...]:
     """Return the ranges of the partitions that are not being detached, lowest first; DEFAULT has none."""
     return tuple(
         sorted(
-            (s for c in facts.children if not c.is_pending and (s := _span(grid, c)) is not None),
+            (s for c in facts.children if not c.is_pending and (s := span_of(grid, c)) is not None),
             # Below both MINVALUE and '-infinity' nothing lies that Python could compare.
             key=lambda s: (s.low is not None, s.low if s.low is not None else 0),
         )
     )
 
 
-def _span(grid: Grid, child: Child) -> Span | None:
-    match = _BOUND.match(child.bound)
+def span_of(grid: Grid, child: Child) -> Span | None:
+    match = BOUND.match(child.bound)
     if match is None:
         return None
     return Span(child=child, low=_edge(grid, match["low"], is_low=True), high=_edge(grid, match["high"], is_low=False))
@@ -214,7 +214,7 @@ def _missing(
     least, most = INTEGER_LIMITS.get(parent.type_name or "", (None, None))
     found: list[Missing] = []
     for period in islice(grid.periods(position), wanted.ahead + 1):
-        for low, high in _uncovered(period, spans):
+        for low, high in uncovered(period, spans):
             if most is not None and not le(low, Decimal(most)):
                 return tuple(found)
             leaf = QName(schema=parent.schema, name=namer.name(parent.name, f"_p{period.label}"))
@@ -228,7 +228,7 @@ def _missing(
     return tuple(found)
 
 
-def _uncovered(period: Period, spans: Iterable[Span]) -> list[tuple[Value, Value]]:
+def uncovered(period: Period, spans: Iterable[Span]) -> list[tuple[Value, Value]]:
     """Return the parts of a period that no partition covers, in order."""
     parts: list[tuple[Value, Value]] = []
     at = period.low
@@ -372,7 +372,7 @@ def _retire(
 
 
 def _shown(child: Child) -> tuple[str, str]:
-    match = _BOUND.match(child.bound)
+    match = BOUND.match(child.bound)
     assert match is not None
     return match["low"].strip("'"), match["high"].strip("'")
 

@@ -72,9 +72,11 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c
   pg_catalog.pg_relation_size(%(oid)s::int8::pg_catalog.oid::pg_catalog.regclass) = 0;
 
 -- name: user_triggers
--- Before 15 what a partition has of its parent's triggers counts as internal; foreign keys' own are left alone.
+-- Before 15 what a partition has of its parent's triggers counts as internal; foreign keys' own are left alone, and so
+-- are those of a run that logs what changes.
 SELECT t.tgname::text, t.tgenabled::text FROM pg_catalog.pg_trigger t
 WHERE t.tgrelid = %(oid)s::int8::pg_catalog.oid AND t.tgenabled <> 'D' AND (NOT t.tgisinternal OR t.tgparentid <> 0)
+  AND t.tgname NOT LIKE '\_pgscale\_%%'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint con WHERE con.oid = t.tgconstraint AND con.contype <> 't')
 ORDER BY 1;
 

@@ -1,0 +1,1 @@
+"""Divide one big partition of a partitioned table into proper ones, under live writes."""
