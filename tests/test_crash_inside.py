@@ -84,7 +84,7 @@ def _brake(
         conn.execute("DROP FUNCTION IF EXISTS public.brake() CASCADE")
 
 
-def _kill_inside(
+def kill_inside(
     dsn: str, table: str, event: str, when: str = "true", command: tuple[str, ...] = ("resume", "t")
 ) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn, _brake(conn, table, event, when):
@@ -128,7 +128,7 @@ def test_killed_before_its_ledger_row_is_committed(database, table: str, event: 
     _make(dsn)
     with TwinWriters(dsn=dsn, seed=11) as writers:
         assert pgscale(dsn, *RUN, kill_at="after:ledger").returncode == -9
-        _kill_inside(dsn, table, event, when)
+        kill_inside(dsn, table, event, when)
         result = _resume(dsn)
         time.sleep(0.2)
     assert not writers.failures
@@ -147,8 +147,8 @@ def test_nothing_is_counted_twice(database) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         for table in ("t", "t_twin"):
             conn.execute(f"UPDATE {table} SET v = v + 1 WHERE id <= 50")
-    _kill_inside(dsn, "pgscale.chunk", "UPDATE", "OLD.last_page > OLD.first_page")
-    _kill_inside(dsn, "pgscale.applied", "INSERT OR UPDATE")
+    kill_inside(dsn, "pgscale.chunk", "UPDATE", "OLD.last_page > OLD.first_page")
+    kill_inside(dsn, "pgscale.applied", "INSERT OR UPDATE")
     assert pgscale(dsn, "resume", "t", kill_at="after:verify").returncode == -9
     result = _resume(dsn)
     assert (result["rows_copied"], result["rows_applied"]) == (ROWS, 50)
@@ -167,7 +167,7 @@ def test_killed_while_rows_move(database, point: str, event: str) -> None:
     _make(dsn)
     with TwinWriters(dsn=dsn, seed=12) as writers:
         assert pgscale(dsn, *RUN, kill_at=point).returncode == -9
-        _kill_inside(dsn, "t_p1", event)
+        kill_inside(dsn, "t_p1", event)
         _resume(dsn)
     assert not writers.failures
     _finish(dsn)
@@ -181,7 +181,7 @@ def _twice_in_the_copy(dsn: str) -> None:
             conn.execute(f"DELETE FROM {table} WHERE id BETWEEN 15000 AND 19000 AND id % 2 = 0")
         conn.execute("VACUUM t")
         assert pgscale(dsn, *RUN, kill_at="before:copy").returncode == -9
-        _kill_inside(dsn, "pgscale.chunk", "UPDATE", "OLD.last_page > OLD.first_page")
+        kill_inside(dsn, "pgscale.chunk", "UPDATE", "OLD.last_page > OLD.first_page")
         copied = conn.execute("SELECT max(last_page) FROM pgscale.chunk WHERE phase = 'copy'").fetchone()
         assert copied is not None
         for table in ("t", "t_twin"):
@@ -203,7 +203,7 @@ def test_rows_that_were_copied_twice_are_scrubbed(database, killed: str) -> None
     if killed != "in the copy":
         assert pgscale(dsn, "resume", "t", kill_at="before:scrub").returncode == -9
     if killed == "in the scrub":
-        _kill_inside(dsn, "t_p0", "DELETE")
+        kill_inside(dsn, "t_p0", "DELETE")
     _resume(dsn)
     _finish(dsn)
 
@@ -248,7 +248,7 @@ def test_an_undo_killed_inside_its_swap(database) -> None:
     before = pg_dump_schema(dsn)
     assert pgscale(dsn, *RUN).returncode == 0
     with TwinWriters(dsn=dsn, seed=14) as writers:
-        _kill_inside(dsn, "pgscale.step", "INSERT", "NEW.step_id = 'undo'", ("undo", "t"))
+        kill_inside(dsn, "pgscale.step", "INSERT", "NEW.step_id = 'undo'", ("undo", "t"))
         time.sleep(0.3)
         undone = pgscale(dsn, "undo", "t")
         assert undone.returncode == 0, undone.stderr

@@ -17,6 +17,8 @@ from support.twin import SCHEMES, Isolation, Load, is_partitioned
 ISOLATIONS: tuple[Isolation, ...] = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 CASES = [(name, isolation) for name in ("hash", "range", "list") for isolation in ISOLATIONS]
 CASES += [("hash_null", "READ COMMITTED"), ("list_null", "REPEATABLE READ")]
+CASES += [("attach_range", isolation) for isolation in ISOLATIONS]
+CASES += [("attach_list", "SERIALIZABLE"), ("attach_null", "READ COMMITTED"), ("attach_null", "REPEATABLE READ")]
 
 
 def _settle(load: Load, seconds: float) -> None:
@@ -42,9 +44,9 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
     def watch(progress: Progress) -> None:
         # Hold the run where it holds nothing itself, until the load has done everything in its sight.
         nonlocal patience_s
-        if progress.phase in ("copy", "apply") and patience_s > 0 and load.missing():
+        if progress.phase in ("copy", "apply", "check", "validate") and patience_s > 0 and load.missing():
             began = time.monotonic()
-            load.wait_for_every_kind(min(0.5, patience_s))
+            load.wait_for_every_kind(min(0.5 if scheme.strategy == "mirror" else 3.0, patience_s))
             patience_s -= time.monotonic() - began
 
     options = Options(
@@ -54,6 +56,7 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
         accept_key_change=scheme.nullable,
         workers=2,
         pace="fast",
+        strategy=scheme.strategy,
     )
     load.enter("before")
     load.start()
@@ -104,6 +107,11 @@ def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: s
 @pytest.mark.versions(14, 15, 16, 17)
 def test_the_table_ends_as_its_untouched_twin_on_every_version(database: Database) -> None:
     _history(database, "hash", "READ COMMITTED", seed=14, rows=4000)
+
+
+@pytest.mark.versions(14, 16)
+def test_an_attached_table_ends_as_its_untouched_twin_on_older_versions(database: Database) -> None:
+    _history(database, "attach_range", "REPEATABLE READ", seed=15, rows=4000)
 
 
 @pytest.mark.soak

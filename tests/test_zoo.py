@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -43,6 +43,49 @@ def _cases(*, back: bool) -> Iterator[Any]:
             wanted = version in EVERYTHING_ON or shape.core or shape.max_version < 18
             if fits and wanted:
                 yield pytest.param(shape, version, id=f"{shape.name}-pg{version}")
+
+
+# A hash has no first partition: these keys are attached by list, the others by range of their number.
+LISTED = (
+    "bytea_key",
+    "uuid_key",
+    "bpchar_key",
+    "nondeterministic_collation_key",
+    "citext_key",
+    "text_key_that_needs_escapes",
+    "key_type_without_hash",
+    "without_overlaps",
+)
+# What mirror refuses for want of a key, attach carries, and what it would have to build or compute anew it refuses.
+NEEDS_NO_KEY = ("no_key", "unique_but_nullable", "partial_unique_only")
+
+
+def _attached(shape: Shape) -> Shape:
+    """The same animal, for attach."""
+    by, expect, reason = shape.by, shape.expect, shape.reason
+    method, _, columns = by.partition(":")
+    first = columns.partition(",")[0]
+    if method == "hash":
+        by = f"list:{first}" if shape.name in LISTED else f"range:{first}:1000"
+    if shape.name in NEEDS_NO_KEY:
+        expect = "converts"
+    if "materialized_view" in shape.name and expect == "converts":
+        expect, reason = "refused", "(?i)materialized view .* made again"
+    if shape.name.startswith("exclusion"):
+        expect, reason = "refused", "(?i)exclusion constraint"
+    changed = {"by": by, "partitions": None, "expect": expect, "reason": reason, **ATTACHED.get(shape.name, {})}
+    return replace(shape, **changed)
+
+
+ATTACHED: dict[str, dict[str, Any]] = {
+    "user_types": {"by": "list:id", "expect": "refused", "reason": "more than 100 values"},
+    "hash_null_key": {"by": "list:k"},
+    "exclusion_with_the_key": {"by": "list:k"},
+    "numeric_key_scales": {"expect": "refused", "reason": "(?i)nan"},
+    "bytea_key": {"expect": "refused", "reason": "300 values|302 values"},
+    "uuid_key": {"expect": "refused", "reason": "300 values"},
+    "unique_but_nullable": {"expect": "refused", "reason": "(?i)null"},
+}
 
 
 def _options(shape: Shape, **rest: Any) -> Options:
@@ -235,6 +278,42 @@ def test_abort_and_undo_bring_back_the_very_same(shape: Shape, cage: Cage) -> No
     after = cage.snapshot()
     parity.assert_identical(before.dump, after.dump)
     assert after == Snapshot(after.dump, before.rows, before.sequences, before.probes)
+
+
+def _attach_cases() -> Iterator[Any]:
+    for shape in map(_attached, SHAPES):
+        versions = (COMPLETE_ON,) if shape.needs else (*EVERYTHING_ON, 14) if shape.core else EVERYTHING_ON
+        for version in versions:
+            if shape.min_version <= version <= shape.max_version:
+                yield pytest.param(shape, version, id=f"{shape.name}-pg{version}")
+
+
+@pytest.mark.parametrize(("shape", "pg_version"), list(_attach_cases()), indirect=["pg_version"])
+def test_attaches_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Cage) -> None:
+    before = cage.snapshot()
+    dsn, options = cage.database.dsn, _options(shape, strategy="attach")
+    storage = None
+    try:
+        storage = parity.read_storage(cage.admin, cage.name)
+        partition.run(dsn, shape.table, options)
+    except (RefusedError, PermissionDeniedError) as error:
+        if shape.expect == "converts":
+            raise
+        _assert_refused(cage, before, error)
+        return
+    assert shape.expect != "refused"
+    assert storage is not None
+    _assert_carried(cage, before, storage, ())
+    partition.undo(dsn, shape.table)
+    after = cage.snapshot()
+    parity.assert_identical(before.dump, after.dump)
+    assert after == Snapshot(after.dump, before.rows, before.sequences, before.probes)
+    assert parity.traces(cage.admin) == []
+    if shape.core:
+        partition.run(dsn, shape.table, options)
+        partition.finish(dsn, shape.table)
+        _assert_carried(cage, before, storage, ())
+        assert parity.traces(cage.admin) == []
 
 
 def test_a_refusal_names_every_reason_at_once(database: Database) -> None:

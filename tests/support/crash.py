@@ -34,6 +34,8 @@ class TwinWriters:
     threads: int = 3
     committed: int = 0
     failures: list[str] = field(default_factory=list)
+    # The key that ON CONFLICT names.
+    arbiter: str = "id"
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: list[threading.Thread] = field(default_factory=list)
 
@@ -84,7 +86,7 @@ class TwinWriters:
                 if kind == 0:
                     text = (
                         f"INSERT INTO {table} VALUES ({new}, 1, 1, 'n')"
-                        f" ON CONFLICT (id) DO UPDATE SET v = {table}.v + 1"
+                        f" ON CONFLICT ({self.arbiter}) DO UPDATE SET v = {table}.v + 1"
                     )
                 elif kind == 1:
                     text = f"UPDATE {table} SET v = v + 1, note = 'u' WHERE id = {mine}"

@@ -23,10 +23,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
+
+from pgscale.partition.model import StrategyName
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 RETRIED = ("40001", "40P01")
@@ -40,7 +43,10 @@ COLUMNS = ("id", "k", "slot", "tag", "v", "n", "note")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """A way to partition, and the values of the partition key that its partitions cover."""
+    """A way to partition, and the values of the partition key that its partitions cover.
+
+    `later_keys` are used too, once the table is partitioned.
+    """
 
     name: str
     by: str
@@ -49,6 +55,8 @@ class Scheme:
     nullable: bool = False
     partitions: int | None = None
     values: tuple[str, ...] = ()
+    strategy: StrategyName = "mirror"
+    later_keys: tuple[Any, ...] = ()
 
     def create(self, table: str) -> str:
         """DDL of the table; the twin's is the same."""
@@ -78,6 +86,19 @@ SCHEMES = {
             name="hash_null", by="hash:k", key_type="int", keys=tuple(range(9)), nullable=True, partitions=4
         ),
         Scheme(name="list_null", by="list:k", key_type="text", keys=("a", "b", "c"), nullable=True),
+        Scheme(
+            name="attach_range", by="range:k:month", key_type="timestamp", strategy="attach",
+            keys=tuple(f"2013-0{m}-{d}" for m in range(1, 7) for d in (1, 15, 28)),
+            later_keys=(f"{date.today() + timedelta(days=100)}", "9999-12-31"),
+        ),
+        Scheme(
+            name="attach_list", by="list:k", key_type="text", keys=LIST_KEYS, values=LIST_KEYS, strategy="attach",
+            later_keys=("new", "newer"),
+        ),
+        Scheme(
+            name="attach_null", by="list:k", key_type="text", keys=("a", "b", "c"), nullable=True, strategy="attach",
+            later_keys=("new",),
+        ),
     )
 }  # fmt: skip
 
@@ -274,7 +295,10 @@ class _Client:
         return self.next_slot
 
     def key(self) -> Any:
-        return self.random.choice(self.load.scheme.keys)
+        scheme = self.load.scheme
+        # Before the swap the first partition's bound may refuse them.
+        is_later = self.load.phase in ("after", "undo") and self.random.random() < 0.3
+        return self.random.choice((is_later and scheme.later_keys) or scheme.keys)
 
     def row(self, number: int | None = None, key: Any = None) -> tuple[Any, ...]:
         slot = self.fresh_slot()

@@ -374,11 +374,13 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
    FROM pg_catalog.pg_attrdef d WHERE d.adrelid = %(oid)s::int8::pg_catalog.oid),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.oid, k.conname, k.convalidated), ';' ORDER BY k.oid)
    FROM pg_catalog.pg_constraint k
-   WHERE k.conrelid = %(oid)s::int8::pg_catalog.oid OR k.confrelid = %(oid)s::int8::pg_catalog.oid),
+   -- What a run of ours puts on the table is no change of its definition.
+   WHERE (k.conrelid = %(oid)s::int8::pg_catalog.oid OR k.confrelid = %(oid)s::int8::pg_catalog.oid)
+     AND k.conname NOT LIKE '\_pgscale\_%%'),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', i.indexrelid, i.indisvalid, c.relname), ';'
      ORDER BY i.indexrelid)
    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-   WHERE i.indrelid = %(oid)s::int8::pg_catalog.oid),
+   WHERE i.indrelid = %(oid)s::int8::pg_catalog.oid AND c.relname NOT LIKE '\_pgscale\_%%'),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', t.oid, t.tgname, t.tgenabled), ';' ORDER BY t.oid)
    FROM pg_catalog.pg_trigger t
    WHERE t.tgrelid = %(oid)s::int8::pg_catalog.oid AND NOT t.tgisinternal AND t.tgname NOT LIKE '\_pgscale\_%%'),

@@ -217,9 +217,12 @@ def plan(table: str, dsn: str | None, as_json: bool, verbose: bool, **given: Any
 @click.option("--no-cutover", is_flag=True, help="Stop before the swap and keep applying until `cutover`.")
 @common
 def run(table: str, dsn: str | None, as_json: bool, no_cutover: bool, **given: Any) -> None:
-    """Prepare, copy, apply, verify every row, cut over.
+    """Prepare, copy, apply, verify every row, cut over. With --strategy attach no row moves.
 
-    Example: pgscale partition run public.events --by range:created_at:month --workers 4
+    \b
+    Example:
+      pgscale partition run public.events --by range:created_at:month --workers 4
+      pgscale partition run public.events --by range:created_at:month --strategy attach
     """
     options = _options(given, cutover=not no_cutover)
     with watching() as watch:
@@ -316,7 +319,7 @@ _verb("pause", commands.pause, "Hold a live run after its present chunk.", watch
 _verb("resume", commands.resume, "Let a paused run go on, or take over a run whose process died.")
 _verb("abort", commands.abort, "Before the cut-over: the table as it was, no trace.")
 _verb("undo", commands.undo, "After the cut-over: back to the old table with every write made since.")
-_verb("finish", commands.finish, "After the cut-over: drop the retained table and all traces.")
+_verb("finish", commands.finish, "After the cut-over: end the way back; drop the retained table and all traces.")
 
 
 @partition.command()

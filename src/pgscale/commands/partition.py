@@ -101,7 +101,7 @@ _ENDINGS = {
     "cut-over": "is partitioned. The old table is kept as {retained}: `finish` drops it, `undo` goes back to it.",
     "undone": "is the old table again, with every write made since; nothing of the run is left.",
     "aborted": "is as it was; nothing of the run is left.",
-    "finished": "is partitioned for good; the old table and every trace of the run are gone.",
+    "finished": "is partitioned for good; every trace of the run is gone.",
     "paused": "is paused after its present chunk; `resume` goes on.",
     "running": "goes on.",
 }
@@ -115,12 +115,17 @@ _SPLIT_ENDINGS = {
 def _report(result: RunResult) -> Report:
     endings = {**_ENDINGS, **(_SPLIT_ENDINGS if result.strategy == "split" else {})}
     ending = endings.get(result.state, f"is {result.state}.").format(retained=result.retained_table)
+    if result.state == "cut-over" and result.retained_table is None:
+        ending = "is partitioned; no row was moved. `undo` goes back, `finish` ends the way back."
     lines = [f"{result.table} {ending}"]
     if result.state == "cut-over":
+        if result.retained_table is not None:
+            lines += [
+                f"  rows copied    {result.rows_copied:>14,}",
+                f"  rows applied   {result.rows_applied:>14,}",
+                f"  rows checked   {result.rows_checked:>14,}   mismatches {result.mismatches}",
+            ]
         lines += [
-            f"  rows copied    {result.rows_copied:>14,}",
-            f"  rows applied   {result.rows_applied:>14,}",
-            f"  rows checked   {result.rows_checked:>14,}   mismatches {result.mismatches}",
             f"  longest block  {result.blocked_ms:>11.0f} ms   attempts {result.attempts}",
             f"  duration       {format_duration(result.duration_s):>14}",
         ]
@@ -186,7 +191,7 @@ def _plan_text(made: RunPlan, *, verbose: bool, again: str = "`pgscale partition
     for leaf in shown:
         lines.append(f"  {leaf.name}  {leaf.bound}" if leaf is not None else f"  … {len(made.leaves) - 5} more")
     if made.estimate is not None:
-        lines += ["", *_estimate_lines(made.estimate)]
+        lines += ["", *_estimate_lines(made.estimate, until="`finish`" if made.retained else "the cut-over")]
     if made.skew is not None and made.skew.rows_per_leaf:
         rows = [count for _, count in made.skew.rows_per_leaf]
         lines.append(
@@ -227,9 +232,9 @@ def _plan_text(made: RunPlan, *, verbose: bool, again: str = "`pgscale partition
     return "\n".join(lines)
 
 
-def _estimate_lines(e: Estimate) -> list[str]:
+def _estimate_lines(e: Estimate, until: str = "`finish`") -> list[str]:
     return [
-        f"Needs up to {format_bytes(e.disk_bytes)} of disk until `finish`, writes"
+        f"Needs up to {format_bytes(e.disk_bytes)} of disk until {until}, writes"
         f" {_span(e.least_wal_bytes, e.wal_bytes, format_bytes)} of WAL, and takes"
         f" {_span(e.least_duration_s, e.duration_s, format_duration)} for {e.rows:,} rows.",
         "  "

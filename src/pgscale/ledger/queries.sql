@@ -58,6 +58,9 @@ SELECT step_id FROM pgscale.step WHERE run_id = %(run_id)s::int8;
 INSERT INTO pgscale.step (run_id, step_id, duration_s) VALUES (%(run_id)s::int8, %(step_id)s::text, %(duration_s)s::float8)
 ON CONFLICT (run_id, step_id) DO NOTHING;
 
+-- name: unmark_step
+DELETE FROM pgscale.step WHERE run_id = %(run_id)s::int8 AND step_id = %(step_id)s::text;
+
 -- name: insert_chunk
 INSERT INTO pgscale.chunk (run_id, phase, first_page, last_page, row_count)
 VALUES (%(run_id)s::int8, %(phase)s::text, %(first)s::int8, %(last)s::int8, %(rows)s::int8)

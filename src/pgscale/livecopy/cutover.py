@@ -12,12 +12,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
 from pgscale.connect.retry import TRANSIENT
 from pgscale.connect.session import CONTROL, Session
-from pgscale.core.model import Progress
+from pgscale.core.model import Progress, QName
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
 from pgscale.livecopy import ddl, verifier
@@ -188,10 +189,9 @@ class CutOver:
             )
         self._refuse_leftovers()
 
-    def _old_snapshots(self, drained_by: str) -> list[tuple[object, ...]]:
-        trusts = "true" if self._snapshots_met >= self.GIVE_UPS_BEFORE_TRUST else "false"
-        written = [ddl.text(ddl.qualified(t)) for t in (*self.pair.written_through, self.pair.source)]
-        return execute(self.session, _OLD_SNAPSHOTS, drained_by, written, trusts).fetchall()
+    def _old_snapshots(self, drained_by: str) -> list[tuple[Any, ...]]:
+        trusts = self._snapshots_met >= self.GIVE_UPS_BEFORE_TRUST
+        return old_snapshots(self.session, drained_by, *self.pair.written_through, self.pair.source, trusts=trusts)
 
     def _drain_inside(self) -> None:
         """Drain within the exchange's own transaction: the applier's session could not read the locked table."""
@@ -203,6 +203,17 @@ class CutOver:
         marked = execute(self.session, ddl.is_truncated(self.pair)).fetchone()
         if (row and row[0]) or (marked and marked[0]):
             raise GiveUpError("keys are still waiting in the log")
+
+
+def old_snapshots(session: Session, than_xid: str, *tables: QName, trusts: bool) -> list[tuple[Any, ...]]:
+    """Return up to three sessions whose snapshot cannot see what a transaction commits: pid, user, state, age (s).
+
+    Args:
+        than_xid: that transaction; tables: whose waiting writers do not matter.
+        trusts: an active session is taken for READ COMMITTED, whose next statement takes a new snapshot.
+    """
+    written = [ddl.text(ddl.qualified(table)) for table in tables]
+    return execute(session, _OLD_SNAPSHOTS, than_xid, written, "true" if trusts else "false").fetchall()
 
 
 def raise_if_late(deadline: float) -> None:

@@ -181,7 +181,8 @@ def _compared_otherwise(index: Index, by: By) -> Iterator[str]:
 
 
 def _keys(facts: TableFacts, by: By, options: Options, keys: Keys) -> Iterator[str]:
-    if keys.identity_index is None:
+    if keys.identity_index is None and options.strategy != "attach":
+        # A copy needs to know which row is which; a table that is attached as it stands does not.
         yield (
             f"{facts.table.qname} has no key that names a row: no primary key and no unique index on NOT NULL"
             " columns. Add one (CREATE UNIQUE INDEX CONCURRENTLY) first."

@@ -51,7 +51,7 @@ def table_statements(facts: TableFacts, by: By, keys: Keys, stage: QName) -> tup
         text(create),
         *revokes(facts, stage),
         *(s for c in facts.columns for s in column_settings(c, stage)),
-        *_identities(facts, stage),
+        *identities(facts, stage),
         *_parent_comments(facts, stage),
         *grants(facts.table, facts.grants, stage),
         *_not_null_comments(facts, stage),
@@ -166,7 +166,7 @@ def grants(relation: Table, given: Sequence[Grant], name: QName) -> Iterator[str
             )
 
 
-def _identities(facts: TableFacts, stage: QName) -> Iterator[str]:
+def identities(facts: TableFacts, stage: QName) -> Iterator[str]:
     for sequence in facts.sequences:
         column = facts.column(sequence.column_name)
         if not sequence.is_identity or column is None:
@@ -329,7 +329,7 @@ def leaf_index_statements(facts: TableFacts, keys: Keys, leaf: Leaf, index: Inde
                     ident(name),
                     trusted(kind),
                     ident(name),
-                    _deferrable(constraint.is_deferrable, constraint.is_deferred),
+                    deferrable(constraint),
                 ),
             )
         )
@@ -342,10 +342,10 @@ def leaf_index_statements(facts: TableFacts, keys: Keys, leaf: Leaf, index: Inde
     return tuple(statements)
 
 
-def _deferrable(deferrable: bool, deferred: bool) -> sql.SQL:
-    if not deferrable:
+def deferrable(constraint: Constraint) -> sql.SQL:
+    if not constraint.is_deferrable:
         return sql.SQL("")
-    return sql.SQL(" DEFERRABLE INITIALLY DEFERRED" if deferred else " DEFERRABLE")
+    return sql.SQL(" DEFERRABLE INITIALLY DEFERRED" if constraint.is_deferred else " DEFERRABLE")
 
 
 def index_targets(index: Index, name: QName) -> Iterator[str]:
@@ -406,7 +406,7 @@ def _key_definition(constraint: Constraint, index: Index, keys: Keys) -> sql.Com
         sql.SQL(" INCLUDE ({})").format(names(included)) if included else sql.SQL(""),
         with_options(index.reloptions),
         sql.SQL(" USING INDEX TABLESPACE {}").format(ident(index.tablespace)) if index.tablespace else sql.SQL(""),
-        _deferrable(constraint.is_deferrable, constraint.is_deferred),
+        deferrable(constraint),
     )
 
 

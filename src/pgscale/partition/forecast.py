@@ -14,6 +14,7 @@ from pgscale.catalog.model import TableFacts
 from pgscale.connect.session import READER, Session, open_session
 from pgscale.errors import RefusedError
 from pgscale.partition import bounds, evidence, skew, workload
+from pgscale.partition.attach.model import AttachPlan
 from pgscale.partition.estimate import estimate
 from pgscale.partition.failures import translated
 from pgscale.partition.model import By, MirrorPlan, Options, Skew, Workload
@@ -33,7 +34,22 @@ def plan(dsn: str | None, table: str, options: Options) -> RunPlan:
     with open_session(dsn, READER) as session:
         oid, _ = catalog.find_table(session, table)
         made = make_plan(session, oid, options)
+        if isinstance(made, AttachPlan):
+            return add_workload(session, made)
         return add_outlook(session, made) if isinstance(made, MirrorPlan) else made
+
+
+def add_workload(session: Session, made: AttachPlan) -> AttachPlan:
+    """Return the plan with the statements that would not be pruned; what cannot be looked at is in `unchecked`."""
+    facts, by = catalog.read_table(session, made.table_oid), bounds.parse_by(made.options.by)
+    warnings, unchecked = list(made.warnings), list(made.unchecked)
+    judged, why = _workload(session, facts, by)
+    if judged is None:
+        unchecked.append(f"Which statements would not be pruned was not checked, because {why}.")
+    else:
+        warnings += workload.describe(judged, len(made.leaves))
+        unchecked += workload.find_unjudged(judged)
+    return replace(made, workload=judged, warnings=tuple(warnings), unchecked=tuple(unchecked))
 
 
 def add_outlook(session: Session, made: MirrorPlan) -> MirrorPlan:

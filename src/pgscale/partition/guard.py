@@ -20,9 +20,12 @@ UNDO_GUARD: LiteralString = "_pgscale_undo_guard"
 UNDO_MARK: LiteralString = "_pgscale_undone"
 
 
-def guard_objects(schema: str) -> Iterator[str]:
-    """Yield what makes the marks and the functions of both directions' guards."""
-    for guard, mark in ((GUARD, MARK), (UNDO_GUARD, UNDO_MARK)):
+BOTH: tuple[tuple[LiteralString, LiteralString], ...] = ((GUARD, MARK), (UNDO_GUARD, UNDO_MARK))
+
+
+def guard_objects(schema: str, pairs: tuple[tuple[LiteralString, LiteralString], ...] = BOTH) -> Iterator[str]:
+    """Yield what makes the marks and the functions of guards; of both directions' by default."""
+    for guard, mark in pairs:
         yield text(sql.SQL("CREATE TABLE {} (at timestamptz NOT NULL)").format(sql.Identifier(schema, mark)))
         yield text(
             sql.SQL(
@@ -51,6 +54,6 @@ def drop_guard(table: QName, guard: LiteralString) -> str:
 
 def drop_guard_objects(schema: str) -> Iterator[str]:
     """Yield what drops the marks and the functions of both guards, where they exist."""
-    for guard, mark in ((GUARD, MARK), (UNDO_GUARD, UNDO_MARK)):
+    for guard, mark in BOTH:
         yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(sql.Identifier(schema, guard)))
         yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, mark)))

@@ -94,7 +94,7 @@ def refuse_another(dsn: str, found: Found, options: Options) -> None:
         raise RefusedError(
             f"{found.table} is partitioned already, by run {row.run_id}.",
             consequence="Nothing was changed.",
-            hint="`finish` drops the retained old table; `undo` goes back to it.",
+            hint="`finish` ends the way back, `undo` takes it.",
         )
     with open_session(dsn, READER) as session:
         if store.has_live_owner(session, row.table_oid):

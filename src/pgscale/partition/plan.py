@@ -98,7 +98,7 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
                 hint="Give such rows a value first, or partition by hash or list.",
             )
         refuse_nonfinite(found, by, options)
-        leaves = bounds.range_leaves(name, _plain_type(column.type), by.step, found.extent, namer)
+        leaves = bounds.range_leaves(name, plain_type(column.type), by.step, found.extent, namer)
     else:
         if found.values is None:
             raise RefusedError(
@@ -106,7 +106,7 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
                 consequence="Nothing was changed.",
                 hint="A list is for few values; partition by hash or range.",
             )
-        _refuse_named(column.name, column.type, found.named)
+        refuse_named(column.name, column.type, found.named)
         assert found.named is not None or not options.values
         values = found.named.values if found.named is not None else found.values
         leaves = bounds.list_leaves(name, values, namer, with_null=nullable)
@@ -115,7 +115,7 @@ def make_leaves(facts: TableFacts, by: By, options: Options, found: KeyValues) -
     return leaves
 
 
-def _refuse_named(column: str, type_name: str, named: NamedValues | None) -> None:
+def refuse_named(column: str, type_name: str, named: NamedValues | None) -> None:
     """Refuse `--values` that name a value twice, or not every value that rows hold."""
     if named is None:
         return
@@ -136,7 +136,7 @@ def _refuse_named(column: str, type_name: str, named: NamedValues | None) -> Non
         )
 
 
-def _plain_type(type_name: str) -> str:
+def plain_type(type_name: str) -> str:
     """Return the type without its modifier: `timestamp(3) with time zone` → `timestamp with time zone`."""
     head, _, tail = type_name.partition("(")
     rest = tail.partition(")")[2]

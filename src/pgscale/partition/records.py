@@ -24,7 +24,7 @@ BEFORE_CUTOVER = frozenset({"running", "ready"})
 NEXT_STEP = {
     "running": "wait, or `pause`, `abort`",
     "ready": "`cutover`, or `abort`",
-    "cut-over": "`finish` drops the retained table; `undo` goes back",
+    "cut-over": "`finish` ends the way back; `undo` takes it",
     "undone": "`resume` finishes the undo",
     "aborting": "`resume` finishes the abort",
     "finishing": "`resume` finishes it",

@@ -16,6 +16,9 @@ from pgscale.core.model import Json, QName, Step, Watch
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.keeper import Keeper
 from pgscale.livecopy.model import Pair
+from pgscale.partition.attach.model import AttachPlan
+from pgscale.partition.attach.runner import AttachRunner
+from pgscale.partition.attach.survey import plan_attach
 from pgscale.partition.bounds import parse_by
 from pgscale.partition.checks import refuse_kind
 from pgscale.partition.choosing import decide
@@ -118,6 +121,7 @@ def _by_its_own_verb(session: Session, oid: int, options: Options) -> RunPlan:
 STRATEGIES: dict[str, Strategy] = {
     "mirror": Strategy(plan_type=MirrorPlan, make_plan=plan_table, make_runner=Runner),
     "split": Strategy(plan_type=SplitPlan, make_plan=_by_its_own_verb, make_runner=SplitRunner),
+    "attach": Strategy(plan_type=AttachPlan, make_plan=plan_attach, make_runner=AttachRunner),
 }
 
 

@@ -131,7 +131,7 @@ class Swap:
     def _exchange(self, *, out_to: QName, in_from: QName) -> Iterator[str]:
         """Move the present table away and the other one in, with everything that follows the name."""
         for publication in self._member_publications():
-            yield _publication(publication, sql.SQL("DROP TABLE {}").format(qualified(self.table)))
+            yield change_publication(publication, sql.SQL("DROP TABLE {}").format(qualified(self.table)))
         yield from drop_incoming(self.incoming)
         for constraint in self.outgoing:
             # On the new table the constraint may still stand on its leaves only (before it has settled).
@@ -159,23 +159,23 @@ class Swap:
                 )
             )
         for statistics in self.facts.statistics:
-            yield _statistics(QName(schema=statistics.schema, name=statistics.name), out_to.schema)
-            yield _statistics(QName(schema=in_from.schema, name=statistics.name), statistics.schema)
+            yield move_statistics(QName(schema=statistics.schema, name=statistics.name), out_to.schema)
+            yield move_statistics(QName(schema=in_from.schema, name=statistics.name), statistics.schema)
         yield from self.matviews.exchange(forward=out_to == self.retained)
         for view in self.matviews.redirected_views():
-            yield _view(view)
+            yield replace_view(view)
         for function in self.matviews.redirected_functions():
             if function.definition is not None:
                 yield function.definition
         for publication in self._member_publications():
-            yield _publication(publication, _publication_member(publication, self.table))
+            yield change_publication(publication, publication_member(publication, self.table))
 
     def _publish_via_root(self, *, enable: bool) -> Iterator[str]:
         """Subscribers know the table, not its leaves."""
         for publication in self._member_publications():
             if not publication.via_root:
                 word = sql.SQL("true" if enable else "false")
-                yield _publication(publication, sql.SQL("SET (publish_via_partition_root = {})").format(word))
+                yield change_publication(publication, sql.SQL("SET (publish_via_partition_root = {})").format(word))
 
     def _move(self, table: QName, schema: str) -> Iterator[str]:
         yield alter(table, sql.SQL("SET SCHEMA {}").format(ident(schema)), only=False)
@@ -270,11 +270,11 @@ def _enabled(trigger: str, enabled: str) -> sql.Composed:
     return sql.SQL("{} TRIGGER {}").format(trusted(words[enabled]), ident(trigger))
 
 
-def _statistics(name: QName, schema: str) -> str:
+def move_statistics(name: QName, schema: str) -> str:
     return text(sql.SQL("ALTER STATISTICS {} SET SCHEMA {}").format(qualified(name), ident(schema)))
 
 
-def _view(view: View) -> str:
+def replace_view(view: View) -> str:
     """Replace the view by its own text: names resolve anew, and the view keeps its oid, grants and dependents."""
     options: list[sql.Composable] = []
     for option in view.reloptions or []:
@@ -290,11 +290,11 @@ def _view(view: View) -> str:
     )
 
 
-def _publication(publication: Publication, action: sql.Composable) -> str:
+def change_publication(publication: Publication, action: sql.Composable) -> str:
     return text(sql.SQL("ALTER PUBLICATION {} {}").format(ident(publication.name), action))
 
 
-def _publication_member(publication: Publication, table: QName) -> sql.Composed:
+def publication_member(publication: Publication, table: QName) -> sql.Composed:
     member = sql.SQL("ADD TABLE {}").format(qualified(table))
     if publication.columns:
         member += sql.SQL(" ({})").format(names(publication.columns))
