@@ -15,7 +15,7 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 SOAK_SEED := $(SOAK_SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo servers check test soak bench-partition bench-lifecycle estimates format clean
+.PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move estimates format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ estimates: env ## Compute the tables and the chart of docs/estimates.md
 
 bench-lifecycle: env ## Measure dropping a partition against DELETE of the same rows
 	$(BIN)/python tools/bench_lifecycle.py $(BENCH_ARGS)
+
+bench-move: env ## Measure the disk that --strategy move needs at its peak
+	$(BIN)/python tools/bench_move.py $(BENCH_ARGS)
 
 format: env ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

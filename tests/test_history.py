@@ -11,6 +11,7 @@ import pytest
 from pgscale import partition
 from pgscale.core.model import Progress
 from pgscale.partition import Options
+from pgscale.partition.model import StrategyName
 from support.servers import Database
 from support.twin import SCHEMES, Isolation, Load, is_partitioned
 
@@ -35,18 +36,27 @@ def _assert_same(load: Load, when: str) -> None:
     assert not differences, f"the twins differ {when} (seed {load.seed}): {differences}"
 
 
-def _history(database: Database, scheme_name: str, isolation: Isolation, seed: int, rows: int) -> Load:
+def _history(
+    database: Database,
+    scheme_name: str,
+    isolation: Isolation,
+    seed: int,
+    rows: int,
+    strategy: StrategyName | None = None,
+) -> Load:
     scheme = SCHEMES[scheme_name]
-    load = Load(dsn=database.dsn, scheme=scheme, isolation=isolation, seed=seed)
+    strategy = strategy or scheme.strategy
+    by_view = strategy == "move"
+    load = Load(dsn=database.dsn, scheme=scheme, isolation=isolation, seed=seed, through_view=by_view)
     load.create(rows)
     patience_s = 6.0
 
     def watch(progress: Progress) -> None:
         # Hold the run where it holds nothing itself, until the load has done everything in its sight.
         nonlocal patience_s
-        if progress.phase in ("copy", "apply", "check", "validate") and patience_s > 0 and load.missing():
+        if progress.phase in ("copy", "apply", "check", "validate", "move") and patience_s > 0 and load.missing():
             began = time.monotonic()
-            load.wait_for_every_kind(min(0.5 if scheme.strategy == "mirror" else 3.0, patience_s))
+            load.wait_for_every_kind(min(3.0 if strategy == "attach" else 0.5, patience_s))
             patience_s -= time.monotonic() - began
 
     options = Options(
@@ -56,7 +66,7 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
         accept_key_change=scheme.nullable,
         workers=2,
         pace="fast",
-        strategy=scheme.strategy,
+        strategy=strategy,
     )
     load.enter("before")
     load.start()
@@ -82,6 +92,7 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
         seed=seed + 1,
         clients=load.clients,
         phase="undo",
+        through_view=by_view,
     )
     back.enter("undo")
     back.continue_from(load)
@@ -101,6 +112,17 @@ def _history(database: Database, scheme_name: str, isolation: Isolation, seed: i
 @pytest.mark.parametrize(("scheme_name", "isolation"), CASES)
 def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: str, isolation: Isolation) -> None:
     load = _history(database, scheme_name, isolation, seed=2013, rows=4000)
+    assert load.committed > 50
+
+
+@pytest.mark.parametrize(
+    ("scheme_name", "isolation"),
+    [("hash", "READ COMMITTED"), ("range", "REPEATABLE READ"), ("list", "SERIALIZABLE"), ("range", "READ COMMITTED")],
+)
+def test_a_table_that_is_moved_ends_as_its_untouched_twin(
+    database: Database, scheme_name: str, isolation: Isolation
+) -> None:
+    load = _history(database, scheme_name, isolation, seed=1996, rows=20000, strategy="move")
     assert load.committed > 50
 
 

@@ -123,6 +123,7 @@ class Load:
         isolation: of every transaction.
         seed: of every choice; each client derives its own.
         clients: how many.
+        through_view: leave out what a view cannot serve: ON CONFLICT, FOR UPDATE, TRUNCATE.
     """
 
     dsn: str
@@ -135,6 +136,7 @@ class Load:
     retries: int = 0
     committed: int = 0
     phase: str = "before"
+    through_view: bool = False
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -185,7 +187,8 @@ class Load:
 
     def kinds(self) -> set[str]:
         """Every kind of operation that this load performs."""
-        return {*OPERATIONS, "truncate"} - (set() if self.scheme.nullable else {"update_to_null"})
+        left_out = NOT_THROUGH_A_VIEW if self.through_view else set[str]()
+        return {*OPERATIONS, "truncate"} - left_out - (set() if self.scheme.nullable else {"update_to_null"})
 
     def missing(self) -> set[str]:
         """Kinds that have not happened yet in this phase."""
@@ -243,7 +246,7 @@ class Load:
         """Once a phase, at a moment that the seed chooses."""
         with self._guard:
             due = time.monotonic() - self._phase_began > self._truncate_after
-            if not due or self._truncating or self.done[self.phase, "truncate"]:
+            if self.through_view or not due or self._truncating or self.done[self.phase, "truncate"]:
                 return False
             self._truncating = True
             return True
@@ -607,7 +610,7 @@ def _contended(c: _Client, number: int) -> bool:
         c.both(INSERT, c.row(number))
     elif what < 0.3:
         c.both("DELETE FROM {t} WHERE id = %s", [number])
-    elif what < 0.6:
+    elif what < 0.6 and not c.load.through_view:
         c.both(INSERT + " ON CONFLICT (id, k) DO UPDATE SET n = {t}.n + 1", c.row(number, there[0][0]))
     else:
         c.both("UPDATE {t} SET k = %s, n = n + 1 WHERE id = %s", [c.key(), number])
@@ -641,6 +644,8 @@ OPERATIONS: dict[str, Callable[[_Client], bool]] = {
     "contended": _never,
     "increment": _never,
 }
+
+NOT_THROUGH_A_VIEW = {"upsert_update", "upsert_nothing", "lock_and_update", "truncate"}
 
 
 def is_partitioned(dsn: str, table: str) -> bool:

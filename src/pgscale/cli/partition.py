@@ -116,7 +116,8 @@ def goal(function: F) -> F:
             type=click.Choice(STRATEGY_NAMES),
             default="mirror",
             show_default=True,
-            help="How the table becomes partitioned; auto chooses and says why.",
+            help="mirror copies the table; attach makes it the first partition (range, list); move needs little disk,"
+            " behind a view; auto chooses and says why.",
         ),
         click.option("--free-disk", type=SIZE, help="Free disk where the copy would lie, for auto."),
         click.option("--values", help="List values with a partition of their own, comma-separated."),
@@ -223,6 +224,7 @@ def run(table: str, dsn: str | None, as_json: bool, no_cutover: bool, **given: A
     Example:
       pgscale partition run public.events --by range:created_at:month --workers 4
       pgscale partition run public.events --by range:created_at:month --strategy attach
+      pgscale partition run public.events --by hash:id --partitions 16 --strategy move
     """
     options = _options(given, cutover=not no_cutover)
     with watching() as watch:

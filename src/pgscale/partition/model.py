@@ -14,7 +14,7 @@ Method = Literal["hash", "range", "list"]
 Pace = Literal["gentle", "normal", "fast"]
 Verify = Literal["full", "none"]
 # `auto` is none of them: a plan has the one it chose.
-StrategyName = Literal["mirror", "attach", "auto"]
+StrategyName = Literal["mirror", "attach", "move", "auto"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
 
 MOST_LEAVES = 4096

@@ -24,6 +24,9 @@ from pgscale.partition.checks import refuse_kind
 from pgscale.partition.choosing import decide
 from pgscale.partition.circumstances import read_circumstances
 from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, StrategyName, Workload
+from pgscale.partition.move.model import MovePlan
+from pgscale.partition.move.runner import MoveRunner
+from pgscale.partition.move.survey import plan_move
 from pgscale.partition.runner import Runner
 from pgscale.partition.splitting.model import SplitPlan
 from pgscale.partition.splitting.runner import SplitRunner
@@ -122,6 +125,7 @@ STRATEGIES: dict[str, Strategy] = {
     "mirror": Strategy(plan_type=MirrorPlan, make_plan=plan_table, make_runner=Runner),
     "split": Strategy(plan_type=SplitPlan, make_plan=_by_its_own_verb, make_runner=SplitRunner),
     "attach": Strategy(plan_type=AttachPlan, make_plan=plan_attach, make_runner=AttachRunner),
+    "move": Strategy(plan_type=MovePlan, make_plan=plan_move, make_runner=MoveRunner),
 }
 
 
