@@ -12,8 +12,6 @@ from typing import Any, TypeVar, cast
 import click
 
 from pgscale.cli.progress import watching
-from pgscale.commands import adopt as adopting
-from pgscale.commands import advice, lifecycle
 from pgscale.commands import partition as commands
 from pgscale.commands import schedule as schedules
 from pgscale.commands.schedule import KINDS, Kind
@@ -21,7 +19,7 @@ from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
 from pgscale.core.units import parse_bytes, parse_duration_s
 from pgscale.errors import PgscaleError
-from pgscale.partition import STRATEGY_NAMES, Limits, Options, SplitOptions
+from pgscale.partition import STRATEGY_NAMES, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -193,6 +191,8 @@ def advise(table: str, queries: Path | None, verbose: bool, dsn: str | None, as_
 
     Example: pgscale partition advise public.events --queries workload.sql
     """
+    from pgscale.commands import advice  # noqa: PLC0415 because only this verb needs it
+
     _render(advice.advise(dsn, table, queries, verbose=verbose), as_json)
 
 
@@ -282,6 +282,8 @@ def split(
 
     Example: pgscale partition split public.events --every month --dry-run
     """
+    from pgscale.partition import SplitOptions  # noqa: PLC0415 because only this verb needs it
+
     options = SplitOptions(
         partition=leaf,
         every=every,
@@ -377,6 +379,9 @@ def maintain(
 
     Example: pgscale partition maintain public.events --dry-run
     """
+    from pgscale.commands import lifecycle  # noqa: PLC0415 because only this verb needs it
+    from pgscale.partition import Limits  # noqa: PLC0415
+
     limits = Limits(default_scan_bytes=max_default_scan * 1024 * 1024, move_rows=max_move_rows)
 
     def once() -> None:
@@ -408,6 +413,8 @@ def adopt(table: str, config: Path | None, dry_run: bool, dsn: str | None, as_js
 
     Example: pgscale partition adopt public.events --config pgscale.toml --dry-run
     """
+    from pgscale.commands import adopt as adopting  # noqa: PLC0415 because only this verb needs it
+
     _render(adopting.adopt(dsn, table, config=config, dry_run=dry_run), as_json)
 
 

@@ -13,10 +13,10 @@ from typing import Any, cast
 import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
+from pgscale.commands import FILE_NAME
 from pgscale.errors import PgscaleError, RefusedError, UsageError
 from pgscale.partition import PartitionSet
 
-FILE_NAME = "pgscale.toml"
 _EXAMPLE = '[[partitions]]\ntable = "public.events"\nperiod = "month"\nretention = "13 months"'
 
 

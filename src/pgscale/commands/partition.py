@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pgscale import partition
-from pgscale.commands.config import FILE_NAME, read_config
+from pgscale.commands import FILE_NAME
 from pgscale.core.model import Json, Report, Watch
 from pgscale.core.units import format_bytes, format_duration, format_eta
 from pgscale.errors import RefusedError
-from pgscale.partition import Options, Rehearsal, RunPlan, RunResult, RunStatus, SplitOptions
-from pgscale.partition.model import Estimate
+from pgscale.partition.model import Estimate, Options, RunResult, RunStatus
+from pgscale.partition.strategies import RunPlan
+
+if TYPE_CHECKING:
+    from pgscale.partition import Rehearsal, SplitOptions
 
 MOST_STEPS_SHOWN = 40
 
@@ -47,6 +51,8 @@ def with_storage(options: Options) -> Options:
     """Return the options with the storage that pgscale.toml describes, where the call names none."""
     if options.storage is not None or not Path(FILE_NAME).exists():
         return options
+    from pgscale.commands.config import read_config  # noqa: PLC0415 because few have such a file
+
     return replace(options, storage=read_config().storage)
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pgscale.commands.config import FILE_NAME
+from pgscale.commands import FILE_NAME
 from pgscale.core.model import Report
 from pgscale.errors import UsageError
 

@@ -6,6 +6,7 @@ Only `plan` looks this far; a run is made from the plan alone, and nothing found
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import psycopg
 
@@ -14,13 +15,15 @@ from pgscale.catalog.model import TableFacts
 from pgscale.connect.session import READER, Session, open_session
 from pgscale.errors import RefusedError
 from pgscale.partition import bounds, evidence, skew, workload
-from pgscale.partition.attach.model import AttachPlan
 from pgscale.partition.estimate import estimate
 from pgscale.partition.failures import translated
 from pgscale.partition.model import By, MirrorPlan, Options, Skew, Workload
 from pgscale.partition.strategies import RunPlan, make_plan
 from pgscale.partition.volumes import MEASURED
 from pgscale.partition.workload_reader import NotReadableError, read_statements
+
+if TYPE_CHECKING:
+    from pgscale.partition.attach.model import AttachPlan
 
 
 @translated
@@ -34,8 +37,8 @@ def plan(dsn: str | None, table: str, options: Options) -> RunPlan:
     with open_session(dsn, READER) as session:
         oid, _ = catalog.find_table(session, table)
         made = make_plan(session, oid, options)
-        if isinstance(made, AttachPlan):
-            return add_workload(session, made)
+        if made.strategy == "attach":
+            return add_workload(session, cast("AttachPlan", made))
         return add_outlook(session, made) if isinstance(made, MirrorPlan) else made
 
 

@@ -38,7 +38,7 @@ def packed_plan(made: RunPlan) -> str:
 
 def stored_plan(row: RunRow) -> RunPlan:
     """Return the plan the run was started with."""
-    made: RunPlan = _CONVERTER.structure(json.loads(row.plan), strategy_of(row.strategy).plan_type)
+    made: RunPlan = _CONVERTER.structure(json.loads(row.plan), strategy_of(row.strategy).plan_type())
     return made
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Protocol, cast
 
 from pgscale.catalog import reader as catalog
@@ -16,21 +17,7 @@ from pgscale.core.model import Json, QName, Step, Watch
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy.keeper import Keeper
 from pgscale.livecopy.model import Pair
-from pgscale.partition.attach.model import AttachPlan
-from pgscale.partition.attach.runner import AttachRunner
-from pgscale.partition.attach.survey import plan_attach
-from pgscale.partition.bounds import parse_by
-from pgscale.partition.checks import refuse_kind
-from pgscale.partition.choosing import decide
-from pgscale.partition.circumstances import read_circumstances
-from pgscale.partition.model import Estimate, Leaf, MirrorPlan, Options, Skew, StrategyName, Workload
-from pgscale.partition.move.model import MovePlan
-from pgscale.partition.move.runner import MoveRunner
-from pgscale.partition.move.survey import plan_move
-from pgscale.partition.runner import Runner
-from pgscale.partition.splitting.model import SplitPlan
-from pgscale.partition.splitting.runner import SplitRunner
-from pgscale.partition.survey import plan_table
+from pgscale.partition.model import STRATEGY_NAMES, Estimate, Leaf, Options, Skew, StrategyName, Workload
 
 
 class RunPlan(Protocol):
@@ -106,12 +93,12 @@ class Strategy:
     """One way to partition a table.
 
     Args:
-        plan_type: the class of its plans, which the ledger's JSON is read back into.
+        plan_type: returns the class of its plans, which the ledger's JSON is read back into.
         make_plan: reads what it needs in a READ ONLY session and decides; refuses what it cannot carry.
         make_runner: dsn, plan, run id, owning session, watch.
     """
 
-    plan_type: type[Any]
+    plan_type: Callable[[], type[Any]]
     make_plan: Callable[[Session, int, Options], RunPlan]
     make_runner: Callable[[str, Any, int, Session, Watch], StrategyRunner]
 
@@ -121,11 +108,26 @@ def _by_its_own_verb(session: Session, oid: int, options: Options) -> RunPlan:
     raise UsageError("A partition is divided by `pgscale partition split`.")
 
 
+def _strategy(package: str, plan_type: str, survey: str, plan: str, runner: str) -> Strategy:
+    """Return a strategy whose modules are loaded when it is used: most calls need one of them, or none."""
+
+    def load(module: str, name: str) -> Any:
+        return getattr(import_module(f"pgscale.partition.{package}{module}"), name)
+
+    def plan_it(session: Session, oid: int, options: Options) -> RunPlan:
+        return load(survey, plan)(session, oid, options)
+
+    def make_runner(dsn: str, made: Any, run_id: int, owner: Session, watch: Watch) -> StrategyRunner:
+        return load("runner", runner)(dsn, made, run_id, owner, watch)
+
+    return Strategy(plan_type=lambda: load("model", plan_type), make_plan=plan_it, make_runner=make_runner)
+
+
 STRATEGIES: dict[str, Strategy] = {
-    "mirror": Strategy(plan_type=MirrorPlan, make_plan=plan_table, make_runner=Runner),
-    "split": Strategy(plan_type=SplitPlan, make_plan=_by_its_own_verb, make_runner=SplitRunner),
-    "attach": Strategy(plan_type=AttachPlan, make_plan=plan_attach, make_runner=AttachRunner),
-    "move": Strategy(plan_type=MovePlan, make_plan=plan_move, make_runner=MoveRunner),
+    "mirror": _strategy("", "MirrorPlan", "survey", "plan_table", "Runner"),
+    "attach": _strategy("attach.", "AttachPlan", "survey", "plan_attach", "AttachRunner"),
+    "move": _strategy("move.", "MovePlan", "survey", "plan_move", "MoveRunner"),
+    "split": replace(_strategy("splitting.", "SplitPlan", "survey", "", "SplitRunner"), make_plan=_by_its_own_verb),
 }
 
 
@@ -151,11 +153,16 @@ def make_plan(session: Session, oid: int, options: Options) -> RunPlan:
     """
     if options.strategy != "auto":
         return strategy_of(options.strategy).make_plan(session, oid, options)
+    from pgscale.partition.bounds import parse_by  # noqa: PLC0415 because only a choice needs these
+    from pgscale.partition.checks import refuse_kind  # noqa: PLC0415
+    from pgscale.partition.choosing import decide  # noqa: PLC0415
+    from pgscale.partition.circumstances import read_circumstances  # noqa: PLC0415
+
     by, facts = parse_by(options.by), catalog.read_table(session, oid)
     if refuse_kind(facts) is not None or any(facts.column(c) is None for c in by.columns):
         # A mistake of the request, which any strategy names.
         return strategy_of("mirror").make_plan(session, oid, replace(options, strategy="mirror"))
-    found = read_circumstances(session, facts, by, options, frozenset(STRATEGIES))
+    found = read_circumstances(session, facts, by, options, frozenset(STRATEGIES) & frozenset(STRATEGY_NAMES))
     decision = decide(found)
     refused = list(decision.excluded)
     for name, because in zip(decision.order, decision.picked_because, strict=True):

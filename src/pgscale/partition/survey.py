@@ -8,7 +8,7 @@ from pgscale.connect.session import Session
 from pgscale.errors import PermissionDeniedError, RefusedError
 from pgscale.partition import bounds, reader, skew
 from pgscale.partition.model import Leaf, MirrorPlan, Options, Skew
-from pgscale.partition.plan import check_request, make_leaves, make_plan
+from pgscale.partition.planning import check_request, make_leaves, make_plan
 
 
 def plan_table(session: Session, oid: int, options: Options) -> MirrorPlan:

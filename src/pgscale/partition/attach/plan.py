@@ -18,7 +18,7 @@ from pgscale.partition.consequences import find_changes, find_warnings, primary_
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By, Leaf, Options
 from pgscale.partition.periods import Grid
-from pgscale.partition.plan import Schemas, plain_type, refuse_named
+from pgscale.partition.planning import Schemas, plain_type, refuse_named
 from pgscale.partition.reader import MOST_VALUES, KeyValues
 
 NO_ONE = "no one waits"

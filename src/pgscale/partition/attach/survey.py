@@ -12,7 +12,7 @@ from pgscale.partition.attach.checks import refuse_hash, refuse_unattachable
 from pgscale.partition.attach.model import AttachPlan
 from pgscale.partition.attach.plan import make_leaves, make_plan
 from pgscale.partition.model import Options
-from pgscale.partition.plan import check_request
+from pgscale.partition.planning import check_request
 from pgscale.partition.survey import check_lock_table, check_rights
 
 QUERIES = named.load("pgscale.partition.attach")

@@ -21,7 +21,7 @@ from pgscale.partition.move.ddl.moving import lane
 from pgscale.partition.move.ddl.triggers import Direction
 from pgscale.partition.move.ddl.view import Swaps
 from pgscale.partition.move.model import KeyPart, MovePlan, UniqueKey
-from pgscale.partition.plan import Schemas
+from pgscale.partition.planning import Schemas
 from pgscale.partition.reader import KeyValues
 
 # One worker at work, VACUUM and the rebuilding of indexes included: docs/benchmarks/move.md.

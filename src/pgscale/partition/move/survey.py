@@ -14,7 +14,7 @@ from pgscale.partition.move.checks import find_reasons
 from pgscale.partition.move.model import KeyPart, MovePlan, UniqueKey
 from pgscale.partition.move.plan import make_plan
 from pgscale.partition.move.statements import Obstacle, find_in_functions, find_in_statements
-from pgscale.partition.plan import check_request, make_leaves
+from pgscale.partition.planning import check_request, make_leaves
 from pgscale.partition.survey import check_lock_table, check_rights
 from pgscale.partition.workload_reader import MOST_STATEMENTS, NotReadableError, read_statements
 

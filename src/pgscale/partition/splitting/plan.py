@@ -15,7 +15,7 @@ from pgscale.partition.bounds import Namer
 from pgscale.partition.estimate import estimate
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By
-from pgscale.partition.plan import Schemas, statistics_target, walks_keys
+from pgscale.partition.planning import Schemas, statistics_target, walks_keys
 from pgscale.partition.splitting.ddl import Division
 from pgscale.partition.splitting.model import Piece, Place, SplitOptions, SplitPlan
 

@@ -10,7 +10,7 @@ from pgscale.partition.keys import decide_keys
 from pgscale.partition.lifecycle.model import Child
 from pgscale.partition.model import By
 from pgscale.partition.periods import PERIODS, Grid
-from pgscale.partition.plan import Schemas
+from pgscale.partition.planning import Schemas
 from pgscale.partition.reader import KeyValues, read_key_values
 from pgscale.partition.splitting.checks import find_reasons, refuse_parent
 from pgscale.partition.splitting.model import Parent, Piece, Place, SplitOptions, SplitPlan
