@@ -53,7 +53,7 @@ test: servers ## The tests, on every server found
 
 soak: servers ## Long random rounds; SOAK_ROUNDS= and SOAK_SEED= repeat one
 	@echo "SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED)"
-	SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m soak -s -o timeout=0 $(PYTEST_ARGS)
+	SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED) TEST_ALL=1 $(BIN)/python -m pytest -m 'soak or sampled' -s -o timeout=0 $(PYTEST_ARGS)
 
 bench-partition: env ## Measure partitioning against the physical floor
 	$(BIN)/python tools/bench_partition.py $(BENCH_ARGS)

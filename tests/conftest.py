@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -27,9 +29,30 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "versions(*majors): run on these PostgreSQL versions, or on `versions('all')`; without it on 18",
     )
+    config.addinivalue_line(
+        "markers",
+        "sampled(every): of a matrix only each so manieth case is run, evenly; `make soak` runs them all (TEST_ALL=1)",
+    )
     if not hasattr(config, "workerinput"):
         servers.clear_abandoned_roots()
         config.stash[ROOT] = servers.make_root()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out most cases of the matrices that are marked so; they stay in `make soak`."""
+    if os.environ.get("TEST_ALL"):
+        return
+    met: Counter[str] = Counter()
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        marker = item.get_closest_marker("sampled")
+        test = item.nodeid.partition("[")[0]
+        (left if marker is not None and met[test] % marker.args[0] else kept).append(item)
+        met[test] += 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

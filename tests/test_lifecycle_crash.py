@@ -43,6 +43,7 @@ POINTS = (
 )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("default", [False, True], ids=["plain", "default"])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_and_continued(database: Database, tmp_path: Path, point: str, default: bool) -> None:

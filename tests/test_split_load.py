@@ -173,6 +173,7 @@ def _history(database: Database, name: str, isolation: Isolation, seed: int, row
         assert names == {"t_first", "t_second", "t_rest"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "isolation"), [("range", "SERIALIZABLE"), ("list", "REPEATABLE READ")])
 def test_the_table_ends_as_its_untouched_twin(database: Database, name: str, isolation: Isolation) -> None:
     _history(database, name, isolation, seed=2013)
@@ -279,6 +280,7 @@ def _kill(dsn: str, point: str) -> None:
 DIVIDED = ["t_before_0", "t_default", "t_p0", "t_p2000", "t_p4000", "t_p6000"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, "after:cutover"])
 def test_resume_finishes_a_split_killed_at(database: Database, point: str) -> None:
     _make(database.dsn)
@@ -297,6 +299,7 @@ def test_resume_finishes_a_split_killed_at(database: Database, point: str) -> No
         assert parity.traces(root) == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", BEFORE_CUTOVER[::2])
 def test_abort_restores_a_table_whose_split_was_killed_at(database: Database, point: str) -> None:
     before = _make(database.dsn)
@@ -310,6 +313,7 @@ def test_abort_restores_a_table_whose_split_was_killed_at(database: Database, po
         assert parity.traces(root) == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", ["after:cutover", "before:settle:0"])
 def test_undo_restores_a_table_whose_split_was_killed_at(database: Database, point: str) -> None:
     before = _make(database.dsn)

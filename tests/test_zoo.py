@@ -263,6 +263,7 @@ def test_converts_with_parity_or_is_refused(shape: Shape, cage: Cage) -> None:
     assert parity.traces(cage.admin) == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("shape", "pg_version"), list(_cases(back=True)), indirect=["pg_version"])
 def test_abort_and_undo_bring_back_the_very_same(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()
@@ -288,6 +289,7 @@ def _attach_cases() -> Iterator[Any]:
                 yield pytest.param(shape, version, id=f"{shape.name}-pg{version}")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("shape", "pg_version"), list(_attach_cases()), indirect=["pg_version"])
 def test_attaches_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()
