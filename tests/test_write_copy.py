@@ -251,6 +251,16 @@ def test_rows_of_different_shapes(conn: psycopg.Connection[Any], first: Any, sec
     assert _all(conn) == []
 
 
+def test_a_row_that_would_come_apart_as_well_is_no_row(conn: psycopg.Connection[Any]) -> None:
+    """The keys of a dict, the letters of a string: as many as columns, and text as they want it."""
+    conn.execute("CREATE TABLE words (a text, b text)")
+    for wrong in ({"x": 1, "y": 2}, "xy"):
+        with pytest.raises(write.RowError) as raised:
+            write.copy(conn, "words", [("a", "b"), wrong])
+        assert raised.value.row == 1
+    assert conn.execute("SELECT count(*) FROM words").fetchone() == (0,)
+
+
 def test_mixed_but_equal_shapes_are_fine(conn: psycopg.Connection[Any]) -> None:
     class Sub(dict[str, Any]):
         pass

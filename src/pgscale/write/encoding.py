@@ -23,7 +23,8 @@ from pgscale.write.scalars import Encode
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 
-# What a value of the usual kind becomes, inline. {v} is the value, {n} the column's number.
+# What a value of the usual kind becomes, inline. {v} is the value, {n} the column's number. A datetime with a zone
+# less one without is an error of Python's, so the wrong kind goes the slow way, too.
 _FAST: dict[Encode, str] = {
     scalars.encode_int2: "(p2(2, {v}) if {v}.__class__ is int else s{n}({v}))",
     scalars.encode_int4: "(p4(4, {v}) if {v}.__class__ is int else s{n}({v}))",
@@ -37,12 +38,12 @@ _FAST: dict[Encode, str] = {
     scalars.encode_json: "(p(len(e)) + e if {v}.__class__ is str and (e := {v}.encode()) else s{n}({v}))",
     scalars.encode_timestamptz: (
         "(p8(8, (d.days * 86400 + d.seconds) * 1000000 + d.microseconds)"
-        " if {v}.__class__ is datetime and {v}.tzinfo is not None and (d := {v} - UTC2000) is not None"
+        " if {v}.__class__ is datetime and (d := {v} - UTC2000) is not None"
         " else s{n}({v}))"
     ),
     scalars.encode_timestamp: (
         "(p8(8, (d.days * 86400 + d.seconds) * 1000000 + d.microseconds)"
-        " if {v}.__class__ is datetime and {v}.tzinfo is None and (d := {v} - AT2000) is not None else s{n}({v}))"
+        " if {v}.__class__ is datetime and (d := {v} - AT2000) is not None else s{n}({v}))"
     ),
     scalars.encode_date: "(p4(4, {v}.toordinal() - DAY2000) if {v}.__class__ is date else s{n}({v}))",
     scalars.encode_uuid: "(U16 + {v}.bytes if {v}.__class__ is UUID else s{n}({v}))",
