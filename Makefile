@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Who only wants to see it need not install the development tools.
 DEMO_STAMP := $(VENV)/.installed-demo
 TYPED := src tools
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 SOAK_ROUNDS ?= 20
 SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")

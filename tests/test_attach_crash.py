@@ -69,7 +69,7 @@ def _cases(*points: str) -> list[tuple[str, str]]:
     return [("list", p) for p in points] + [("range", p) for p in points if "check" in p or "cutover" in p]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("method", "point"), _cases(*POINTS, *AFTER_CUTOVER))
 def test_resume_finishes_a_run_killed_at(database, method: str, point: str) -> None:
     dsn = database.dsn
@@ -87,7 +87,7 @@ def test_resume_finishes_a_run_killed_at(database, method: str, point: str) -> N
     _finish(dsn)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("method", "point"), _cases("after:references", "after:key:0", "after:check"))
 def test_abort_restores_a_run_killed_at(database, method: str, point: str) -> None:
     dsn = database.dsn
@@ -101,7 +101,7 @@ def test_abort_restores_a_run_killed_at(database, method: str, point: str) -> No
     _assert_as_before(dsn, before)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("point", ["before:undo", "after:undo"])
 def test_an_undo_killed_at_goes_on(database, point: str) -> None:
     dsn = database.dsn
@@ -120,7 +120,7 @@ def test_an_undo_killed_at_goes_on(database, point: str) -> None:
 STEPS = ("prepare", "key:0", "check", "validate", "cutover")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_before_its_ledger_row_is_committed(database, step: str) -> None:
     dsn = database.dsn
@@ -136,7 +136,7 @@ def test_killed_before_its_ledger_row_is_committed(database, step: str) -> None:
     _finish(dsn)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("step", ["back:0", "undo"])
 def test_an_undo_killed_inside(database, step: str) -> None:
     dsn = database.dsn
@@ -153,7 +153,7 @@ def test_an_undo_killed_inside(database, step: str) -> None:
     _assert_as_before(dsn, before)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments(database, seed: int) -> None:
     dsn, rng = database.dsn, random.Random(seed)

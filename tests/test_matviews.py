@@ -183,6 +183,7 @@ def test_the_owners_settings_are_those_of_a_refresh(database: Database) -> None:
 FORWARD = ("before:matviews", "after:matviews", "before:refresh", "after:refresh", "before:cutover")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", [*FORWARD, "after:cutover"])
 def test_resume_finishes_a_run_killed_at(database: Database, point: str) -> None:
     _make(database, DDL.format(rows=5000) + SUMS)
@@ -212,6 +213,7 @@ def test_abort_restores_a_run_killed_at(database: Database, point: str) -> None:
     assert _rows(database, "SELECT 'm'::regclass::oid, 'mm'::regclass::oid") == oids
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", ["before:refresh", "after:refresh"])
 def test_undo_killed_at_goes_on(database: Database, point: str) -> None:
     _make(database, DDL.format(rows=2000) + SUMS)
