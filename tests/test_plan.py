@@ -393,7 +393,11 @@ def test_wal_and_disk_are_a_range(facts: TableFacts) -> None:
 
 
 @pytest.mark.versions(14, 18)
-def test_the_wal_of_a_run_lies_within_the_estimate(database: Database) -> None:
+def test_the_wal_of_a_run_lies_within_the_estimate(
+    private_server: Callable[..., Server], database_factory: Callable[..., Database]
+) -> None:
+    """On a server of its own: the WAL of a shared one is other tests', too."""
+    database = database_factory(private_server())
     with database.connect() as conn:
         conn.execute(
             "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, repeat('x', 40)"

@@ -23,7 +23,7 @@ from pgscale.embedded import Server
 from pgscale.livecopy.sampler import HoldLimits, ReplayClock, Sampler
 from pgscale.livecopy.throttle import PACES, Pressure, Throttle
 from pgscale.livecopy.work import Telling, Work
-from pgscale.partition import Options, RunResult, runner, running
+from pgscale.partition import Options, RunResult, copying, running
 from support.servers import Database, current_root
 from support.standby import standby_of, wal_receiver_of
 
@@ -140,7 +140,7 @@ class WatchedRun:
 
 def _limit(monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:
     """Give the runs of this test other limits than the built-in ones."""
-    monkeypatch.setattr(runner, "HoldLimits", functools.partial(HoldLimits, **limits))
+    monkeypatch.setattr(copying, "HoldLimits", functools.partial(HoldLimits, **limits))
 
 
 @contextmanager
