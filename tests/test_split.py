@@ -723,3 +723,24 @@ def test_values_of_a_list_bound_are_read_as_written() -> None:
     assert [p.name for p in list_pieces(place, found, (), frozenset(), "stage")] == [
         QName(schema="s", name=f"t_p_{n}") for n in ("a", "b", "null")
     ]
+
+
+def test_the_first_partition_that_attach_made_is_divided(database: Database) -> None:
+    """Both strategies one after the other, and back: every row stays, and nothing of pgscale's."""
+    conn = database.connect()
+    conn.execute(
+        "CREATE TABLE made (id bigserial, at timestamptz NOT NULL, PRIMARY KEY (id, at));"
+        " INSERT INTO made (at) SELECT now() - (g || ' hours')::interval FROM generate_series(1, 3000) g; ANALYZE made"
+    )
+    options = partition.Options(by="range:at:month", strategy="attach", pace="fast")
+    assert partition.run(database.dsn, "made", options).state == "cut-over"
+    assert partition.finish(database.dsn, "made").state == "finished"
+    for back in (partition.undo, partition.finish):
+        done = partition.split(database.dsn, "made", partition.SplitOptions(every="month", pace="fast"))
+        assert (done.state, done.rows_checked, done.mismatches) == ("cut-over", 3000, 0)
+        back(database.dsn, "made")
+        assert conn.execute("SELECT count(*) FROM made").fetchone() == (3000,)
+    pieces = conn.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = 'made'::regclass").fetchone()
+    assert pieces is not None
+    assert pieces[0] > 8
+    assert conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%pgscale%'").fetchone() == (0,)
