@@ -48,7 +48,7 @@ def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 def _one(conn: psycopg.Connection[Any], query: str) -> Any:
-    row = conn.execute(query).fetchone()  # pyright: ignore[reportArgumentType]
+    row = conn.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
 

@@ -380,7 +380,7 @@ def maintain(
     Example: pgscale partition maintain public.events --dry-run
     """
     from pgscale.commands import lifecycle  # noqa: PLC0415 because only this verb needs it
-    from pgscale.partition import Limits  # noqa: PLC0415
+    from pgscale.partition import Limits  # noqa: PLC0415 because only this verb needs it
 
     limits = Limits(default_scan_bytes=max_default_scan * 1024 * 1024, move_rows=max_move_rows)
 

@@ -154,9 +154,9 @@ def make_plan(session: Session, oid: int, options: Options) -> RunPlan:
     if options.strategy != "auto":
         return strategy_of(options.strategy).make_plan(session, oid, options)
     from pgscale.partition.bounds import parse_by  # noqa: PLC0415 because only a choice needs these
-    from pgscale.partition.checks import refuse_kind  # noqa: PLC0415
-    from pgscale.partition.choosing import decide  # noqa: PLC0415
-    from pgscale.partition.circumstances import read_circumstances  # noqa: PLC0415
+    from pgscale.partition.checks import refuse_kind  # noqa: PLC0415 because only a choice does
+    from pgscale.partition.choosing import decide  # noqa: PLC0415 because only a choice does
+    from pgscale.partition.circumstances import read_circumstances  # noqa: PLC0415 because only a choice does
 
     by, facts = parse_by(options.by), catalog.read_table(session, oid)
     if refuse_kind(facts) is not None or any(facts.column(c) is None for c in by.columns):
