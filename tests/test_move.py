@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,13 @@ def test_abort_moves_every_row_back(database: Database) -> None:
     assert pg_dump_schema(database.dsn) == dump
 
 
+def _once_asked_to_abort(dsn: str, go_on: threading.Event) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        while not conn.execute("SELECT 1 FROM pgscale.run WHERE request = 'abort'").fetchone():
+            time.sleep(0.02)
+    go_on.set()
+
+
 def test_another_process_aborts_a_live_run(database: Database) -> None:
     conn = database.connect()
     conn.execute(SIMPLE.replace("3000", "20000"))
@@ -122,7 +130,7 @@ def test_another_process_aborts_a_live_run(database: Database) -> None:
     thread.start()
     assert moving.wait(60)
     assert relkind(database.dsn) == "v"
-    threading.Timer(1.0, go_on.set).start()
+    threading.Thread(target=_once_asked_to_abort, args=(database.dsn, go_on), daemon=True).start()
     assert partition.abort(database.dsn, "t").state == "aborted"
     thread.join(60)
     assert "aborted by another process" in str(errors_seen[0])
