@@ -40,8 +40,17 @@ class Pass:
     counts_rows: bool
 
 
-def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -> int:
+def nothing() -> None:
+    """Do nothing."""
+
+
+def verify_rows(
+    work: Work, pair: Pair, leaves: Sequence[QName], workers: int, first: Callable[[], None] = nothing
+) -> int:
     """Compare every source row with the target, and look up every target row in the source.
+
+    Args:
+        first: what one of the workers does before it compares, while the others do already.
 
     Returns:
         Rows of the source compared.
@@ -68,6 +77,8 @@ def verify_rows(work: Work, pair: Pair, leaves: Sequence[QName], workers: int) -
     counts, rate = [checked] + [0] * workers, Rate(done=sum(queue.finished for queue in queues))
 
     def body(number: int) -> None:
+        if number == 1:
+            first()
         with _open(work) as session:
             _look_up_by_key(session)
             for one, queue in zip(passes, queues, strict=True):
@@ -136,7 +147,9 @@ class _KeyWalk:
         self._last_known = len(found) < wanted
 
 
-def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> int:
+def verify_by_keys(
+    work: Work, pair: Pair, rows_expected: int, workers: int, first: Callable[[], None] = nothing
+) -> int:
     """Compare both tables range by range of their key, in one pass for both directions.
 
     For tables whose rows lie about in the order of their key: then each range reads neighbouring pages. It is
@@ -144,6 +157,7 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
 
     Args:
         rows_expected: for the progress only.
+        first: as verify_rows.
 
     Returns, Raises, Locks: as verify_rows.
     """
@@ -155,6 +169,8 @@ def verify_by_keys(work: Work, pair: Pair, rows_expected: int, workers: int) -> 
         compare = {(low, high): ddl.verify_keys(pair, low=low, high=high) for low in LIMITS for high in LIMITS}
 
         def body(number: int) -> None:
+            if number == 1:
+                first()
             size = ChunkSize(work.throttle.chunk_s, least=LEAST_ROWS)
             with _open(work) as session:
                 # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import psycopg
@@ -40,6 +41,9 @@ class CopyPlan(Planned, Protocol):
 
 
 C = TypeVar("C", bound=CopyPlan)
+
+# Kinds of steps that wait for a complete copy; ANALYZE reads it while other workers compare.
+AFTER_THE_COPY = ("analyze", "apply", "verify", "refresh", "cutover", "settle")
 
 
 class CopyRun(RunBase[C]):
@@ -88,7 +92,7 @@ class CopyRun(RunBase[C]):
         with self._kept(), Sampler(self.work, HoldLimits(replica_lag_s=self.plan.options.max_replica_lag_s)):
             with self.work.open(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
-            before = [s for s in self.plan.steps if s.kind not in ("apply", "verify", "refresh", "cutover", "settle")]
+            before = [s for s in self.plan.steps if s.kind not in AFTER_THE_COPY]
             live = [s for s in before if s.id != "reverse"]
             self.work.throttle.listen(self.work.stop)
             if "cutover" not in done:
@@ -249,11 +253,14 @@ class CopyRun(RunBase[C]):
             self._phase("apply")
             applier.catch_up("apply")
             verify = next((s for s in plan.steps if s.kind == "verify"), None)
+            analyze = next((s for s in plan.steps if s.kind == "analyze" and s.id not in done), None)
             if verify is not None and verify.id not in done:
                 kill_point("before:verify")
                 self._phase("verify")
-                self._verify(applier)
+                self._verify(applier, lambda: self._analyze(analyze))
                 kill_point("after:verify")
+            else:
+                self._analyze(analyze)
             reverse = next(s for s in plan.steps if s.id == "reverse")
             if reverse.id not in done:
                 self._in_one_transaction(reverse)
@@ -273,15 +280,21 @@ class CopyRun(RunBase[C]):
         finally:
             applier.close()
 
-    def _verify(self, applier: Applier) -> None:
+    def _analyze(self, step: Step | None) -> None:
+        if step is not None:
+            kill_point(f"before:{step.id}")
+            self._in_one_transaction(step)
+            kill_point(f"after:{step.id}")
+
+    def _verify(self, applier: Applier, first: Callable[[], None]) -> None:
         with self.work.open(CONTROL) as session:
             rows = int(store.scalar(session, "sum_chunks", run_id=self.work.run_id, phase="copy"))
         with InBackground(applier) as background:
             try:
                 if self.plan.walks_keys:
-                    rows = verifier.verify_by_keys(self.work, self.pair, rows, self.workers)
+                    rows = verifier.verify_by_keys(self.work, self.pair, rows, self.workers, first)
                 else:
-                    rows = self._verify_by_pages()
+                    rows = self._verify_by_pages(first)
             except MismatchError:
                 with self.work.open(CONTROL) as session:
                     store.execute(session, "set_parity", run_id=self.work.run_id, rows=0, mismatches=1)
@@ -294,15 +307,16 @@ class CopyRun(RunBase[C]):
             store.execute(session, "set_parity", run_id=self.work.run_id, rows=rows, mismatches=0)
             self._mark(session, "verify")
 
-    def _verify_by_pages(self) -> int:
+    def _verify_by_pages(self, first: Callable[[], None]) -> int:
         """Walk the pages again where VACUUM FULL or CLUSTER moved rows between them meanwhile."""
         while True:
             with self.work.open(WORKER) as session:
                 before = self._file(session)
-            rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers)
+            rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers, first)
             with self.work.open(WORKER) as session:
                 if self._file(session) == before:
                     return rows
+                first = verifier.nothing
                 store.execute(session, "delete_chunks", run_id=self.work.run_id, phase="verify:%")
 
     def _wait_for_order(self, applier: Applier) -> None:

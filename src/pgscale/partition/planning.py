@@ -354,7 +354,7 @@ def _steps(
         Step(
             id="analyze",
             title="Give the planner statistics of the copy",
-            kind="sql",
+            kind="analyze",
             sql=(
                 f"SET LOCAL default_statistics_target = {statistics_target(len(plan.leaves))}",
                 ddl.text(sql.SQL("ANALYZE {}").format(live.qualified(stage))),

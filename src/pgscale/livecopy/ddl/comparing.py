@@ -167,15 +167,19 @@ def recheck(pair: Pair) -> str:
 
 
 def _judge(pair: Pair, compared: sql.Composed, before: sql.Composable | None = None) -> str:
+    # Only the keys that differ are kept, as rows of the recheck table's type: to keep every row that was compared,
+    # alike or not, made a third of the whole cost.
     identity = names(identity_of(pair))
     return text(
         sql.SQL(
-            "WITH {before}compared AS MATERIALIZED ({compared}),"
-            " judged AS MATERIALIZED (SELECT {identity}, EXISTS (SELECT FROM {log} l WHERE {equal})"
-            " AS _pgscale_pending FROM compared d WHERE _pgscale_differs),"
+            "WITH {before}compared AS MATERIALIZED (SELECT"
+            " pg_catalog.count(*) FILTER (WHERE _pgscale_counts) AS _pgscale_rows,"
+            " pg_catalog.array_agg(ROW({identity})::{recheck}) FILTER (WHERE _pgscale_differs) AS _pgscale_keys"
+            " FROM ({compared}) c),"
+            " judged AS MATERIALIZED (SELECT d.*, EXISTS (SELECT FROM {log} l WHERE {equal}) AS _pgscale_pending"
+            " FROM compared, pg_catalog.unnest(compared._pgscale_keys) d),"
             " kept AS (INSERT INTO {recheck} SELECT {identity} FROM judged WHERE _pgscale_pending)"
-            " SELECT EXISTS (SELECT FROM {truncated}),"
-            " (SELECT pg_catalog.count(*) FROM compared WHERE _pgscale_counts),"
+            " SELECT EXISTS (SELECT FROM {truncated}), (SELECT _pgscale_rows FROM compared),"
             " ARRAY(SELECT ROW({identity})::text FROM judged WHERE NOT _pgscale_pending LIMIT 1000)"
         ).format(
             before=before or sql.SQL(""),
