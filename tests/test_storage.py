@@ -325,6 +325,16 @@ def test_what_another_process_finished_is_no_speed() -> None:
     assert rate.per_second == pytest.approx(100, rel=0.05)
 
 
+def test_a_first_batch_is_no_rate() -> None:
+    clock = Clock()
+    rate = Rate(clock)
+    clock.now += 0.003
+    rate.add(5_200)
+    assert (rate.per_second, rate.eta_s(1_000)) == (0.0, None)
+    _drive(rate, clock, 5, 100, 5_200)
+    assert 100 <= rate.per_second < 1_500
+
+
 def test_the_screen_shows_the_range() -> None:
     moment = Progress(table="t", phase="copy", done=1, total=10, eta_s=9_000, eta_least_s=7_800, eta_most_s=10_800)
     assert "ETA 2 h 10 min to 3 h 0 min" in describe(moment)

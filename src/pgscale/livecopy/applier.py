@@ -179,7 +179,7 @@ class Applier:
         Raises:
             InterruptedRunError: the run is being stopped.
         """
-        rate = Rate()
+        rate = Rate(done=self.applied)
         while True:
             self.round(phase, rate)
             self.work.check()

@@ -31,6 +31,8 @@ class Rate:
     """
 
     WINDOW_S = 10.0
+    # The first batch counts as soon as it is done: over less time than this it would seem many times as fast.
+    LEAST_S = 1.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, done: int = 0) -> None:
         self._clock = clock
@@ -54,9 +56,10 @@ class Rate:
 
     @property
     def per_second(self) -> float:
+        """Return the rate, 0 until it spans enough time to be one."""
         with self._lock:
             (t0, n0), (t1, n1) = self._samples[0], self._samples[-1]
-            return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+            return (n1 - n0) / (t1 - t0) if t1 - t0 >= self.LEAST_S else 0.0
 
     def eta_s(self, left: int) -> float | None:
         rate = self.per_second
