@@ -545,6 +545,24 @@ def test_a_role_without_rights_on_the_ledger_is_told_so(database: Database, argu
     assert _state(database) == "cut-over"
 
 
+def test_a_ledger_of_an_older_version_is_brought_up_to_date(database: Database) -> None:
+    conn = _table(database, rows=10)
+    older = "ALTER TABLE pgscale.run DROP eta_least_s, DROP eta_most_s; DROP TABLE pgscale.rehearsal, pgscale.retired"
+    assert pgscale(database.dsn, "run", "t", *RUN, kill_at="after:capture").returncode == -9
+    conn.execute(older)
+    (status,) = partition.status(database.dsn, "t")
+    assert (status.result.state, status.eta_most_s) == ("running", None)
+    assert partition.resume(database.dsn, "t").state == "cut-over"
+    conn.execute(older)
+    _table(database, "u", rows=10)
+    assert partition.run(database.dsn, "u", HASH).state == "cut-over"
+    conn.execute("SELECT eta_least_s, eta_most_s, (SELECT count(*) FROM pgscale.rehearsal) FROM pgscale.run")
+    conn.execute("UPDATE pgscale.run SET plan = plan - 'leaves' WHERE table_name = 'u'")
+    with pytest.raises(RefusedError, match="another version"):
+        partition.undo(database.dsn, "u")
+    assert partition.undo(database.dsn, "t").state == "undone"
+
+
 def test_plan_of_a_locked_table_ends_with_a_clear_error(database: Database) -> None:
     _table(database, rows=10)
     holder = database.connect(autocommit=False)

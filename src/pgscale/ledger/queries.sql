@@ -1,14 +1,21 @@
 -- name: exists
 SELECT pg_catalog.to_regclass('pgscale.run') IS NOT NULL;
 
+-- name: is_current
+SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+  WHERE a.attrelid = pg_catalog.to_regclass('pgscale.run') AND a.attname = 'eta_most_s');
+
 -- name: select_runs
 SELECT r.id AS run_id, r.table_oid, r.table_schema, r.table_name, r.strategy, r.state, r.phase, r.plan::text AS plan,
   r.request, r.note, r.new_oid, r.new_fingerprint, r.rows_copied,
   COALESCE((SELECT a.row_count FROM pgscale.applied a WHERE a.run_id = r.id), 0) AS rows_applied, r.rows_checked, r.mismatches, r.attempts, r.blocked_ms::float8 AS blocked_ms,
   r.busy_s::float8 AS busy_s, r.started_at, r.heartbeat_at,
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - r.heartbeat_at)::float8 AS heartbeat_age_s, r.owner_pid,
-  r.eta_least_s, r.eta_most_s
+  eta.eta_least_s, eta.eta_most_s
 FROM pgscale.run r
+-- A ledger of an older version has no such columns, and the names mean these.
+CROSS JOIN (SELECT NULL::float8 AS eta_least_s, NULL::float8 AS eta_most_s) lacking
+CROSS JOIN LATERAL (SELECT eta_least_s, eta_most_s FROM pgscale.run q WHERE q.id = r.id) eta
 -- A partition's run is found by its parent, too.
 WHERE %(oid)s::int8 IS NULL OR r.table_oid = %(oid)s::int8 OR r.new_oid = %(oid)s::int8
   OR (r.plan ->> 'parent_oid')::int8 = %(oid)s::int8

@@ -24,6 +24,13 @@ CREATE TABLE IF NOT EXISTS pgscale.run (
   eta_least_s float8,
   eta_most_s float8
 ) WITH (fillfactor = 50);
+-- What a ledger of an older version lacks. Looked for first: ALTER TABLE would wait for every run that is on.
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+      WHERE attrelid = 'pgscale.run'::pg_catalog.regclass AND attname = 'eta_most_s') THEN
+    ALTER TABLE pgscale.run ADD COLUMN IF NOT EXISTS eta_least_s float8, ADD COLUMN IF NOT EXISTS eta_most_s float8;
+  END IF;
+END $$;
 -- Apart from the run, whose row the heartbeat updates: the applier works in REPEATABLE READ.
 CREATE TABLE IF NOT EXISTS pgscale.applied (
   run_id bigint PRIMARY KEY REFERENCES pgscale.run ON DELETE CASCADE,

@@ -90,6 +90,22 @@ def create(session: Session) -> None:
         ) from None
 
 
+def bring_up_to_date(session: Session) -> None:
+    """Add what the ledger of an older version lacks. Nothing happens where it lacks nothing, or where there is none.
+
+    Raises:
+        PermissionDeniedError: as `create`.
+
+    Locks: ACCESS EXCLUSIVE on the table of runs, for a moment.
+    """
+    if not exists(session) or scalar(session, "is_current"):
+        return
+    with session.transaction():
+        lock_ledger(session)
+        if exists(session):
+            create(session)
+
+
 def read_runs(session: Session, oid: int | None = None) -> tuple[RunRow, ...]:
     """Return the runs of one table (by its old or new oid), or all of them; none when there is no ledger."""
     if not exists(session):

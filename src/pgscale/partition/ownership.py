@@ -69,6 +69,7 @@ def known_run(dsn: str, table: str) -> tuple[Found, RunRow]:
 def take_over(owner: Session, row: RunRow) -> RunRow:
     """Now that the run is owned: wait for a dead owner's sessions, forget its requests, and read the run again."""
     store.wait_for_orphans(owner, row.table_oid)
+    store.bring_up_to_date(owner)
     now = next((r for r in store.read_runs(owner) if r.run_id == row.run_id), None)
     if now is None:
         raise RefusedError("The run ended a moment ago.", consequence="Nothing was changed.")

@@ -9,6 +9,7 @@ import psycopg
 
 from pgscale.connect.session import Session
 from pgscale.core.model import QName
+from pgscale.errors import RefusedError
 from pgscale.ledger import store
 from pgscale.ledger.store import RunRow
 from pgscale.livecopy import ddl
@@ -37,8 +38,20 @@ def packed_plan(made: RunPlan) -> str:
 
 
 def stored_plan(row: RunRow) -> RunPlan:
-    """Return the plan the run was started with."""
-    made: RunPlan = _CONVERTER.structure(json.loads(row.plan), strategy_of(row.strategy).plan_type())
+    """Return the plan the run was started with.
+
+    Raises:
+        RefusedError: another version wrote it.
+    """
+    try:
+        made: RunPlan = _CONVERTER.structure(json.loads(row.plan), strategy_of(row.strategy).plan_type())
+    except cattrs.BaseValidationError as error:
+        raise RefusedError(
+            f"The run of {QName(schema=row.table_schema, name=row.table_name)} was begun by another version of pgscale,"
+            " whose plan this one cannot read.",
+            consequence="Nothing was changed.",
+            hint="Go on with it, or take it back, with that version.",
+        ) from error
     return made
 
 
