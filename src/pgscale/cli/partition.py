@@ -322,8 +322,21 @@ _verb("cutover", commands.cutover, "Order the swap of a run started with --no-cu
 _verb("pause", commands.pause, "Hold a live run after its present chunk.", watched=False)
 _verb("resume", commands.resume, "Let a paused run go on, or take over a run whose process died.")
 _verb("abort", commands.abort, "Before the cut-over: the table as it was, no trace.")
-_verb("undo", commands.undo, "After the cut-over: back to the old table with every write made since.")
 _verb("finish", commands.finish, "After the cut-over: end the way back; drop the retained table and all traces.")
+
+
+@partition.command()
+@click.argument("table")
+@click.option("--max-block", type=DURATION, help="Longest lock of the way back; by default as the run was given.")
+@common
+def undo(table: str, max_block: float | None, dsn: str | None, as_json: bool) -> None:
+    """After the cut-over: back to the old table with every write made since.
+
+    Example: pgscale partition undo public.events
+    """
+    with watching() as watch:
+        report = commands.undo(dsn, table, watch, max_block_s=max_block)
+    _render(report, as_json)
 
 
 @partition.command()

@@ -88,8 +88,8 @@ def abort(dsn: str | None, table: str, watch: Watch) -> Report:
     return _report(partition.abort(dsn, table, watch))
 
 
-def undo(dsn: str | None, table: str, watch: Watch) -> Report:
-    return _report(partition.undo(dsn, table, watch))
+def undo(dsn: str | None, table: str, watch: Watch, *, max_block_s: float | None = None) -> Report:
+    return _report(partition.undo(dsn, table, watch, max_block_s=max_block_s))
 
 
 def finish(dsn: str | None, table: str, watch: Watch) -> Report:

@@ -149,8 +149,11 @@ def abort(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunRes
 
 
 @translated
-def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResult:
+def undo(dsn: str | None, table: str, watch: Watch = ignore_progress, *, max_block_s: float | None = None) -> RunResult:
     """After the cut-over: go back to the old table with every write made since, and remove the copy.
+
+    Args:
+        max_block_s: longest time the table may be locked, seconds; None keeps the run's.
 
     Raises:
         RefusedError: the table is not cut over; RunFailedError: rows written since break a key of the old table.
@@ -162,7 +165,10 @@ def undo(dsn: str | None, table: str, watch: Watch = ignore_progress) -> RunResu
     with own_or_refuse(dsn, stored_owner(row), found) as owner:
         row = take_over(owner, row)
         expect(row, found, frozenset({"cut-over", "undone"}), "undone")
-        return take_back(dsn, stored_plan(row), row, owner, watch, lambda r: r.undo(), "undone")
+        made = stored_plan(row)
+        if max_block_s is not None:
+            made = made.within(max_block_s)
+        return take_back(dsn, made, row, owner, watch, lambda r: r.undo(), "undone")
 
 
 @translated

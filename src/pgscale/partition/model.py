@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 from pgscale.core.model import Json, QName, Step
 from pgscale.errors import UsageError
@@ -313,8 +313,14 @@ class Statements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MirrorPlan:
-    """The whole run as data: what `plan` prints and what `run` executes and stores in the ledger."""
+class TablePlan:
+    """The whole run of a table as data, whatever its strategy: what `plan` prints and `run` executes and stores.
+
+    Args:
+        fingerprint: of the table's definition; changes: what changes for the application.
+        unchecked: what could not be looked at, and why.
+        strategy: its name, a default of each plan.
+    """
 
     table: QName
     table_oid: int
@@ -323,27 +329,14 @@ class MirrorPlan:
     options: Options
     leaves: tuple[Leaf, ...]
     steps: tuple[Step, ...]
-    forward: Pair
-    reverse: Pair
-    statements: Statements
     fingerprint: str
+    strategy: str
     warnings: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     estimate: Estimate | None = None
     skew: Skew | None = None
     workload: Workload | None = None
     unchecked: tuple[str, ...] = ()
-    walks_keys: bool = False
-    matviews: tuple[MatviewPlaces, ...] = ()
-    strategy: str = field(default="mirror")
-
-    @property
-    def retained(self) -> QName:
-        return self.reverse.target
-
-    def log_of(self, state: str) -> Pair:
-        """Return the pair whose log is applied in this state of the run."""
-        return self.reverse if state == "cut-over" else self.forward
 
     def to_json(self) -> dict[str, Json]:
         """Return the plan as `plan --json` prints it."""
@@ -361,6 +354,34 @@ class MirrorPlan:
             "workload": self.workload.to_json() if self.workload else None,
             "refused": [],
         }
+
+    def within(self, max_block_s: float) -> Self:
+        """Return the plan with another limit for its locks.
+
+        Raises:
+            UsageError: the limit is out of range.
+        """
+        return replace(self, options=replace(self.options, max_block_s=max_block_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorPlan(TablePlan):
+    """A run of the strategy mirror."""
+
+    forward: Pair
+    reverse: Pair
+    statements: Statements
+    walks_keys: bool = False
+    matviews: tuple[MatviewPlaces, ...] = ()
+    strategy: str = field(default="mirror")
+
+    @property
+    def retained(self) -> QName:
+        return self.reverse.target
+
+    def log_of(self, state: str) -> Pair:
+        """Return the pair whose log is applied in this state of the run."""
+        return self.reverse if state == "cut-over" else self.forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

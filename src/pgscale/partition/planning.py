@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -215,7 +215,7 @@ def make_plan(
         matviews=swap.matviews.places,
     )
     steps = _steps(plan, facts, by, keys, schemas, swap.matviews.create())
-    return MirrorPlan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__ if f != "steps"}, steps=steps)
+    return replace(plan, steps=steps)
 
 
 def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from pgscale.catalog import reader as catalog
 from pgscale.connect.session import Session
@@ -61,6 +61,10 @@ class RunPlan(Protocol):
     def skew(self) -> Skew | None: ...
     @property
     def workload(self) -> Workload | None: ...
+
+    def within(self, max_block_s: float) -> Self:
+        """Return the plan with another limit for its locks."""
+        ...
 
     def to_json(self) -> dict[str, Json]: ...
 

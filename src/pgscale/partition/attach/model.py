@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pgscale.core.model import Json, QName, Step
+from pgscale.core.model import QName
 from pgscale.livecopy.model import Pair
-from pgscale.partition.model import Estimate, Leaf, Options, Skew, Workload
+from pgscale.partition.model import TablePlan
 
 # The CHECK that proves the bound. Names that begin so are left out of the table's fingerprint.
 CHECK_NAME = "_pgscale_bound"
@@ -80,7 +80,7 @@ class AttachStatements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachPlan:
+class AttachPlan(TablePlan):
     """The whole run as data. `leaves` begins with the first partition, which is the table itself.
 
     Args:
@@ -88,25 +88,11 @@ class AttachPlan:
         keys: what is built for unique keys that grow; back: for the way back, where they shrink again.
     """
 
-    table: QName
-    table_oid: int
-    owner: str
-    server_version: int
-    options: Options
-    leaves: tuple[Leaf, ...]
-    steps: tuple[Step, ...]
     first: QName
     bound: Bound
     keys: tuple[IndexBuild, ...]
     back: tuple[IndexBuild, ...]
     statements: AttachStatements
-    fingerprint: str
-    warnings: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    estimate: Estimate | None = None
-    skew: Skew | None = None
-    workload: Workload | None = None
-    unchecked: tuple[str, ...] = ()
     strategy: str = field(default="attach")
 
     @property
@@ -118,20 +104,3 @@ class AttachPlan:
         """No change is logged: no row is copied."""
         del state
         return None
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the plan as `plan --json` prints it."""
-        return {
-            "table": str(self.table),
-            "strategy": self.strategy,
-            "options": self.options.to_json(),
-            "partitions": [{"name": leaf.name, "bound": leaf.bound} for leaf in self.leaves],
-            "steps": [step.to_json() for step in self.steps],
-            "application_changes": list(self.changes),
-            "warnings": list(self.warnings),
-            "not_checked": list(self.unchecked),
-            "estimate": self.estimate.to_json() if self.estimate else None,
-            "skew": self.skew.to_json() if self.skew else None,
-            "workload": self.workload.to_json() if self.workload else None,
-            "refused": [],
-        }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pgscale.core.model import Json, QName, Step
-from pgscale.partition.model import Estimate, Leaf, Options, Skew, Workload
+from pgscale.core.model import QName
+from pgscale.partition.model import TablePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,29 +84,15 @@ class MoveStatements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MovePlan:
+class MovePlan(TablePlan):
     """The whole run as data: what `plan` prints and what `run` executes and stores in the ledger."""
 
-    table: QName
-    table_oid: int
-    owner: str
-    server_version: int
-    options: Options
-    leaves: tuple[Leaf, ...]
-    steps: tuple[Step, ...]
     old: QName
     stage: QName
     forward: Lane
     back: tuple[Lane, ...]
     statements: MoveStatements
-    fingerprint: str
     total_bytes: int
-    warnings: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    estimate: Estimate | None = None
-    skew: Skew | None = None
-    workload: Workload | None = None
-    unchecked: tuple[str, ...] = ()
     strategy: str = field(default="move")
 
     @property
@@ -117,20 +103,3 @@ class MovePlan:
     def log_of(self, state: str) -> None:
         """Nothing is logged: a row is in one of the two tables at any moment."""
         del state
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the plan as `plan --json` prints it."""
-        return {
-            "table": str(self.table),
-            "strategy": self.strategy,
-            "options": self.options.to_json(),
-            "partitions": [{"name": leaf.name, "bound": leaf.bound} for leaf in self.leaves],
-            "steps": [step.to_json() for step in self.steps],
-            "application_changes": list(self.changes),
-            "warnings": list(self.warnings),
-            "not_checked": list(self.unchecked),
-            "estimate": self.estimate.to_json() if self.estimate else None,
-            "skew": self.skew.to_json() if self.skew else None,
-            "workload": self.workload.to_json() if self.workload else None,
-            "refused": [],
-        }

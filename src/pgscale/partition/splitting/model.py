@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from pgscale.core.model import Json, QName, Step
 from pgscale.livecopy.model import Pair
@@ -186,6 +187,14 @@ class SplitPlan:
     def log_of(self, state: str) -> Pair:
         """Return the pair whose log is applied in this state of the run."""
         return self.reverse if state == "cut-over" else self.forward
+
+    def within(self, max_block_s: float) -> Self:
+        """Return the plan with another limit for its locks.
+
+        Raises:
+            UsageError: the limit is out of range.
+        """
+        return replace(self, asked=replace(self.asked, max_block_s=max_block_s))
 
     def to_json(self) -> dict[str, Json]:
         """Return the plan as `split --dry-run --json` prints it."""
