@@ -241,6 +241,63 @@ def test_a_statement_that_meets_a_row_twice_changes_it_once(database: Database) 
         assert conn.execute("SELECT n FROM t WHERE id IN (1, 2) ORDER BY id").fetchall() == [(2,), (3,)]
 
 
+def _write_behind(database: Database, statement: str, behind: str) -> psycopg.Cursor[Any]:
+    """Run a statement that finds its row and waits, while another transaction changes that row and commits."""
+    holder = database.connect(autocommit=False)
+    holder.execute(behind)
+    done: list[Any] = []
+
+    def write() -> None:
+        try:
+            done.append(database.connect().execute(statement))
+        except psycopg.Error as error:
+            done.append(error)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))"
+    until = time.monotonic() + 30
+    with database.connect() as conn:
+        while not done and not _one(conn, waiting, holder.info.backend_pid) and time.monotonic() < until:
+            time.sleep(0.01)
+    holder.commit()
+    thread.join(30)
+    if isinstance(done[0], psycopg.Error):
+        raise done[0]
+    return done[0]
+
+
+@pytest.mark.parametrize("by", ["hash:id", "list:n"])
+def test_a_row_that_is_gone_is_skipped_and_one_with_another_key_is_not(database: Database, by: str) -> None:
+    run = ("run", "t", "--strategy", "move", "--by", by, "--pace", "fast", "--accept-key-change")
+    with _half_way(database, SIMPLE, *run, *(("--partitions", "3") if by == "hash:id" else ())) as conn:
+        conn.execute("UPDATE t SET note = 'new' WHERE id IN (2, 4, 6)")
+        twice = "FROM (VALUES (1), (1), (2), (2)) v(id) WHERE v.id = t.id"
+        for level in ("READ COMMITTED", "REPEATABLE READ"):
+            with conn.transaction(force_rollback=level == "READ COMMITTED"):
+                conn.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+                assert conn.execute(f"DELETE {twice.replace('FROM', 'FROM t USING', 1)}").rowcount == 2
+        twice = twice.replace("(1)", "(3)").replace("(2)", "(4)")
+        assert conn.execute(f"UPDATE t SET id = t.id + 100000 {twice}").rowcount == 2
+        for number in (5, 6):
+            # Deleted meanwhile: as on a table there is nothing to do.
+            gone = _write_behind(
+                database, f"UPDATE t SET n = n + 1 WHERE id = {number}", f"DELETE FROM t WHERE id = {number}"
+            )
+            assert gone.rowcount == 0
+        for behind in ("id = id + 200000", "n = n + 7"):
+            for number, table in ((7, "old"), (8, "old"), (9, "new"), (10, "new")):
+                if table == "new":
+                    conn.execute(f"UPDATE t SET note = 'new' WHERE id = {number}")
+                with pytest.raises(errors.SerializationFailure):
+                    _write_behind(
+                        database,
+                        f"UPDATE t SET n = n + 1 WHERE id % 200000 = {number}",
+                        f"UPDATE t SET {behind} WHERE id % 200000 = {number}",
+                    )
+        assert conn.execute("SELECT count(*), sum(n) FROM t").fetchone() == (2996, 28)
+
+
 def test_rights_hold_as_before(database: Database) -> None:
     reader, writer = database.create_role("reader"), database.create_role("writer")
     ddl = SIMPLE + (
@@ -416,6 +473,97 @@ def test_what_came_before_the_view_cannot_write_behind_it(database: Database) ->
     assert info.value.diag.constraint_name == "t_pkey"
     older.close()
     partition.abort(database.dsn, "t")
+
+
+# --- what others do meanwhile -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["resume", "abort"])
+def test_what_is_changed_while_rows_move_stays_changed(database: Database, way: str) -> None:
+    reader, other = database.create_role("reader"), database.create_role("other")
+    conn = database.connect()
+    conn.execute(SIMPLE)
+    conn.execute(
+        f"GRANT SELECT, INSERT (id) ON t TO {reader}; CREATE VIEW w AS SELECT id, n, note FROM t;"
+        "CREATE FUNCTION f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM t; END;"
+        "CREATE VIEW gone AS SELECT n FROM t"
+    )
+    assert pgscale(database.dsn, *RUN, kill_at="after:view").returncode == -9
+    conn.execute(
+        f"REVOKE ALL ON t FROM {reader}; GRANT UPDATE (n), SELECT ON t TO {other} WITH GRANT OPTION;"
+        "CREATE OR REPLACE VIEW w AS SELECT id, n, note, at FROM t WHERE id > 2990;"
+        "CREATE VIEW later AS SELECT n FROM t;"
+        "CREATE OR REPLACE FUNCTION f() RETURNS bigint BEGIN ATOMIC SELECT -count(*) FROM t; END; DROP VIEW gone;"
+        "ALTER TABLE t ALTER COLUMN n SET DEFAULT 42; ALTER TABLE t ALTER COLUMN at DROP DEFAULT"
+    )
+    ended = pgscale(database.dsn, way, "t")
+    assert ended.returncode == 0, ended.stderr
+    assert relkind(database.dsn) == ("p" if way == "resume" else "r")
+    with pytest.raises(errors.InsufficientPrivilege):
+        database.connect(user=reader).execute("SELECT 1 FROM t")
+    assert database.connect(user=other).execute("UPDATE t SET n = 1 WHERE id = 1").rowcount == 1
+    assert _one(conn, "SELECT count(*), count(at), (SELECT count(*) FROM later), f() FROM w") == (10, 10, 3000, -3000)
+    assert _one(conn, "SELECT to_regclass('gone')") is None
+    assert _one(conn, "INSERT INTO t (id, at) VALUES (5000, now()) RETURNING n") == 42
+    with pytest.raises(errors.NotNullViolation):
+        conn.execute("INSERT INTO t (id) VALUES (5001)")
+
+
+def test_plans_that_sessions_keep_follow_the_table_through_the_run(database: Database) -> None:
+    conn = database.connect()
+    conn.execute(SIMPLE)
+    conn.execute(
+        "CREATE FUNCTION app(x bigint) RETURNS int LANGUAGE plpgsql AS $$DECLARE r t%ROWTYPE; BEGIN"
+        " UPDATE t SET n = n + 1 WHERE id = x; SELECT * INTO STRICT r FROM t WHERE id = x; RETURN r.n; END$$;"
+        "PREPARE up AS UPDATE t SET n = n + 1 WHERE id = $1; PREPARE all_of AS SELECT * FROM t WHERE id = $1;"
+        "PREPARE put AS INSERT INTO t VALUES ($1) RETURNING id; SET plan_cache_mode = force_generic_plan"
+    )
+
+    def use(number: int) -> None:
+        for one in (1, 3000):
+            assert conn.execute(f"EXECUTE up({one})").rowcount == 1
+            assert _one(conn, f"SELECT app({one})") == 2 * number
+            assert _one(conn, f"EXECUTE all_of({one})")[2] == 2 * number
+        assert _one(conn, f"EXECUTE put({5000 + number})") == 5000 + number
+
+    use(1)
+    assert pgscale(database.dsn, *RUN, kill_at="after:view").returncode == -9
+    use(2)
+    partition.resume(database.dsn, "t")
+    use(3)
+    partition.undo(database.dsn, "t")
+    use(4)
+    assert _one(conn, "SELECT count(*) FROM t") == 3004
+
+
+def test_a_check_that_rests_on_the_search_path_stops_the_run_before_the_view(database: Database) -> None:
+    conn = database.connect()
+    conn.execute(SIMPLE)
+    conn.execute(
+        "CREATE TABLE allowed (n int); INSERT INTO allowed VALUES (0), (1);"
+        "CREATE FUNCTION ok(x int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN x IN (SELECT n FROM allowed); END';"
+        "ALTER TABLE t ADD CHECK (ok(n))"
+    )
+    dump = pg_dump_schema(database.dsn)
+    with pytest.raises(RunFailedError, match=r"cannot be moved: .*allowed") as info:
+        partition.run(database.dsn, "t", _options())
+    assert "search_path" in info.value.hint
+    assert relkind(database.dsn) == "r"
+    partition.abort(database.dsn, "t")
+    assert pg_dump_schema(database.dsn) == dump
+    conn.execute("ALTER FUNCTION ok SET search_path = public")
+    assert partition.run(database.dsn, "t", _options()).state == "cut-over"
+
+
+def test_an_identity_serves_whom_default_privileges_give_nothing(database: Database) -> None:
+    writer = database.create_role("writer")
+    ddl = (
+        "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;"
+        "CREATE TABLE t (id int GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, n int);"
+        f"INSERT INTO t (n) VALUES (1), (2); GRANT INSERT, SELECT ON t TO {writer}"
+    )
+    with _half_way(database, ddl):
+        assert _one(database.connect(user=writer), "INSERT INTO t (n) VALUES (3) RETURNING id") == 3
 
 
 # --- refusals ---------------------------------------------------------------------------------------------

@@ -299,6 +299,17 @@ class OwnedSequence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A relation as far as a change of what has its name can be felt: rights, defaults, and what is defined by it."""
+
+    relation: Table
+    columns: tuple[Column, ...]
+    grants: tuple[Grant, ...]
+    views: tuple[View, ...]
+    functions: tuple[Function, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
     """Everything the catalog says about one table, read in one snapshot.
 

@@ -104,6 +104,17 @@ def read_table(session: Session, oid: int) -> model.TableFacts:
         )
 
 
+def read_followed(session: Session, oid: int) -> model.Followed:
+    """Return who has rights on a relation and what is defined by it, in the caller's transaction."""
+    return model.Followed(
+        relation=_all(session, model.Table, "table", oid=oid)[0],
+        columns=_all(session, model.Column, "columns", oid=oid),
+        grants=_all(session, model.Grant, "grants", oid=oid),
+        views=_all(session, model.View, "dependent_views", oid=oid),
+        functions=_all(session, model.Function, "dependent_functions", oid=oid),
+    )
+
+
 def _texts(session: Session, name: str, oid: int) -> tuple[str, ...]:
     return tuple(str(row[0]) for row in session.execute(_query(session, name), {"oid": oid}))
 

@@ -65,7 +65,10 @@ class MoveStatements:
         raise_view: the rest of it; lock_view: first of every later one.
         settle: the partitioned table takes the name; turn: from now on rows go back.
         undo: the view takes the partitioned table's place and rows go back; restore: the old table takes the name.
+        drop_view: the last of settle and restore, when nothing hangs on the view any more.
         drop_new: removes what is left when the table has its name again; finish: when the partitioned one has.
+        is_empty: whether no row is left in the old table; is_emptied: in the partitioned one.
+        probe: a few rows go to the partitioned table; never committed.
         gate: locks the view and not the tables behind it; never committed.
     """
 
@@ -78,8 +81,11 @@ class MoveStatements:
     restore: tuple[str, ...]
     drop_new: tuple[str, ...]
     finish: tuple[str, ...]
+    drop_view: str
     analyze: str
+    probe: str
     is_empty: str
+    is_emptied: str
     gate: str
 
 

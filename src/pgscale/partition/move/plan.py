@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from psycopg import sql
 
 from pgscale.catalog.model import Constraint, TableFacts
-from pgscale.core.model import QName, Step
+from pgscale.core.model import QName, Step, quote_ident
 from pgscale.errors import RefusedError
 from pgscale.livecopy.ddl import ident, qualified, text, trusted
 from pgscale.livecopy.model import KeyColumn
@@ -83,12 +84,27 @@ def make_plan(
         statements=swaps.statements(),
         fingerprint=facts.fingerprint,
         total_bytes=facts.table.heap_bytes + facts.table.toast_bytes + facts.table.index_bytes,
-        changes=(*CHANGES, *find_changes(facts, by, keys)),
+        changes=(*CHANGES, *_changes(facts, old), *find_changes(facts, by, keys)),
         warnings=(),
         estimate=_estimate(facts, options, len(leaves)),
         unchecked=unchecked,
     )
     return replace(plan, steps=_steps(plan, facts, by, keys, schemas, swaps))
+
+
+def _changes(facts: TableFacts, old: QName) -> Iterator[str]:
+    """Yield what a view in this table's place does otherwise."""
+    for sequence in facts.sequences:
+        if sequence.is_identity:
+            yield (
+                f"While rows move, the sequence of identity column {quote_ident(sequence.column_name)} is"
+                f" {QName(schema=old.schema, name=sequence.name)}: who calls it by its name, or asks"
+                " pg_get_serial_sequence(), does not find it."
+            )
+    special = [c.name for c in facts.columns if c.generated or c.identity == "a"]
+    if special:
+        listed = ", ".join(map(quote_ident, special))
+        yield f"While rows move, COPY … FROM must name its columns, and leave out {listed}."
 
 
 def _directions(
@@ -109,6 +125,7 @@ def _directions(
             away=away,
             columns=facts.columns,
             key=row_key,
+            identity=keys.identity,
             unique=held,
             sequences=sequences,
         )
@@ -180,6 +197,18 @@ def _steps(plan: MovePlan, facts: TableFacts, by: By, keys: Keys, schemas: Schem
     ]
     for constraint in _foreign_keys(facts):
         steps.append(_foreign_key_step(constraint, stage, lock))
+    steps.append(
+        Step(
+            id="probe",
+            title="Try whether rows can be moved, and take that back",
+            kind="probe",
+            sql=(statements.probe,),
+            lock="ACCESS SHARE",
+            longest_wait="no one waits",
+            undo=(),
+            reason="A CHECK or an index that finds its functions by the search_path would fail behind the view.",
+        )
+    )
     steps += [
         Step(
             id="view",
@@ -188,7 +217,7 @@ def _steps(plan: MovePlan, facts: TableFacts, by: By, keys: Keys, schemas: Schem
             sql=(statements.lock_table, *statements.raise_view),
             lock="ACCESS EXCLUSIVE",
             longest_wait=lock,
-            undo=(*statements.turn, *statements.restore),
+            undo=(*statements.turn, *statements.restore, *swaps.redirect(), statements.drop_view),
             reason="From now on new and changed rows go to the partitioned table; none is ever added to the old one.",
         ),
         Step(
@@ -205,7 +234,7 @@ def _steps(plan: MovePlan, facts: TableFacts, by: By, keys: Keys, schemas: Schem
             id="cutover",
             title="Take the view away: the partitioned table takes the name",
             kind="cutover",
-            sql=(statements.lock_view, *statements.settle),
+            sql=(statements.lock_view, *statements.settle, *swaps.redirect(), statements.drop_view),
             lock="ACCESS EXCLUSIVE",
             longest_wait=lock,
             undo=(statements.lock_view, *statements.undo),

@@ -9,8 +9,9 @@ import psycopg
 
 from pgscale import sql as named
 from pgscale.catalog import reader as catalog
-from pgscale.connect.retry import retrying
-from pgscale.connect.session import CONTROL, Session
+from pgscale.catalog.model import Followed
+from pgscale.connect.retry import TRANSIENT, retrying
+from pgscale.connect.session import CONTROL, WORKER, Session
 from pgscale.core.model import Progress, Step, Watch
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
@@ -19,7 +20,7 @@ from pgscale.livecopy.sampler import HoldLimits, Sampler
 from pgscale.livecopy.throttle import PACES
 from pgscale.livecopy.work import execute
 from pgscale.partition.move.compacting import Compactor
-from pgscale.partition.move.ddl.moving import is_empty
+from pgscale.partition.move.ddl.following import follow
 from pgscale.partition.move.model import Lane, MovePlan
 from pgscale.partition.move.mover import Mover
 from pgscale.partition.move.tail import Cutter
@@ -99,6 +100,9 @@ class MoveRunner(RunBase[MovePlan]):
             case "locked":
                 self._phase("prepare", step.title)
                 self._in_one_transaction(step, locked=True)
+            case "probe":
+                self._phase("prepare", step.title)
+                self._probe(step)
             case "view":
                 self._phase("view", step.title)
                 self._remember_size()
@@ -118,9 +122,37 @@ class MoveRunner(RunBase[MovePlan]):
                 self._phase("cutover")
                 # Who took a snapshot before the last row had moved would not find it in the partitioned table.
                 self._wait_for_older_transactions()
-                self._exchange(self.plan.statements.settle, "cutover", state="cut-over", check=self._check_old_is_empty)
+                self._exchange(
+                    self.plan.statements.settle,
+                    "cutover",
+                    state="cut-over",
+                    check=self._check_old_is_empty,
+                    drop_view=self.plan.statements.drop_view,
+                )
             case _:
                 raise AssertionError(step.kind)
+
+    def _probe(self, step: Step) -> None:
+        """Raise where rows cannot be moved as they would be behind the view.
+
+        Raises:
+            RunFailedError: nothing but the empty partitioned table was made.
+        """
+        with self.work.open(WORKER) as session:
+            try:
+                with session.transaction(force_rollback=True):
+                    for statement in step.sql:
+                        execute(session, statement)
+            except psycopg.Error as error:
+                if session.closed or error.sqlstate in TRANSIENT or self.work.stop.is_set():
+                    raise
+                raise RunFailedError(
+                    f"Rows of {self.plan.table} cannot be moved: {str(error).splitlines()[0]}.",
+                    consequence="The table is unharmed.",
+                    hint="What a CHECK or an index calls must find what it names whatever the search_path is: ALTER"
+                    " FUNCTION … SET search_path. Then `pgscale partition abort`, and run again.",
+                ) from error
+        self._mark_alone(step.id)
 
     def _remember_size(self) -> None:
         with self.work.open(CONTROL) as session:
@@ -190,7 +222,12 @@ class MoveRunner(RunBase[MovePlan]):
             self._compactor().tidy()
             self._move_back()
             self._wait_for_older_transactions()
-            self._exchange(self.plan.statements.restore, "restore", check=self._check_new_is_empty)
+            self._exchange(
+                self.plan.statements.restore,
+                "restore",
+                check=self._check_new_is_empty,
+                drop_view=self.plan.statements.drop_view,
+            )
             kill_point("after:restore")
         self._locked(self.plan.statements.drop_new, "drop the partitioned table")
 
@@ -229,8 +266,13 @@ class MoveRunner(RunBase[MovePlan]):
         lock: str = "",
         state: str | None = None,
         check: Callable[[Session], None] = lambda _: None,
+        drop_view: str = "",
     ) -> None:
-        """One short transaction that changes what the table's name means, in short attempts for its lock."""
+        """One short transaction that changes what the table's name means, in short attempts for its lock.
+
+        Args:
+            drop_view: the view goes; what hangs on it by now goes over to what takes the name.
+        """
         lock = lock or self.plan.statements.lock_view
         timeout_ms = f"{self.plan.options.lock_timeout_s * 1000:.0f}ms"
         with self.work.open(CONTROL) as session:
@@ -244,8 +286,13 @@ class MoveRunner(RunBase[MovePlan]):
                         session.execute("SELECT pg_catalog.set_config('lock_timeout', %s, true)", (timeout_ms,))
                         execute(session, lock)
                         check(session)
+                        view = self._read_followed(session) if drop_view else None
                         for statement in statements:
                             execute(session, statement)
+                        if view is not None:
+                            for statement in follow(view, self._read_followed(session), self.plan.table):
+                                execute(session, statement)
+                            execute(session, drop_view)
                         name = ddl.text(ddl.qualified(self.plan.table))
                         store.execute(session, "set_new_oid", run_id=self.work.run_id, name=name)
                         self._mark(session, mark, took_s=time.monotonic() - started, state=state)
@@ -261,6 +308,18 @@ class MoveRunner(RunBase[MovePlan]):
 
             retrying(attempt, give_up_after_s=3600.0, on_retry=told, sleep=self._sleep)
 
+    def _read_followed(self, session: Session) -> Followed:
+        row = session.execute(
+            "SELECT pg_catalog.to_regclass(%s::text)::oid::int8", (ddl.text(ddl.qualified(self.plan.table)),)
+        ).fetchone()
+        if row is None or row[0] is None:
+            raise RunFailedError(
+                f"There is no {self.plan.table}: somebody renamed or dropped the view in its place.",
+                consequence="Nothing was changed; every row is in one of the two tables.",
+                hint="Give the view its name back, then `pgscale partition resume`.",
+            )
+        return catalog.read_followed(session, int(row[0]))
+
     def _check_old_is_empty(self, session: Session) -> None:
         row = execute(session, self.plan.statements.is_empty).fetchone()
         if not (row and row[0]):
@@ -271,14 +330,14 @@ class MoveRunner(RunBase[MovePlan]):
             )
 
     def _check_new_is_empty(self, session: Session) -> None:
-        for lane in self.plan.back:
-            row = execute(session, is_empty(lane.source)).fetchone()
-            if not (row and row[0]):
-                raise RunFailedError(
-                    f"{lane.source} holds rows again.",
-                    consequence="The view stays in place, and nothing is lost.",
-                    hint="`pgscale partition resume` moves them.",
-                )
+        """The whole of it, and so partitions that others have attached."""
+        row = execute(session, self.plan.statements.is_emptied).fetchone()
+        if not (row and row[0]):
+            raise RunFailedError(
+                f"{self.plan.stage} holds rows again.",
+                consequence="The view stays in place, and nothing is lost.",
+                hint="`pgscale partition resume` moves them; a partition that somebody attached, detach first.",
+            )
 
     def _check_new_table(self, session: Session) -> None:
         """Refuse to go back where the partitioned table is no longer what was put in place."""

@@ -29,6 +29,17 @@ def lane(source: QName, target: QName, columns: Sequence[str], phase: str) -> La
     return Lane(source=source, phase=phase, statement=text(statement), vacuum=text(vacuum))
 
 
+# So many rows are tried: one might take the branch of a CHECK that fails.
+TRIED_ROWS = 100
+
+
+def try_rows(source: QName, target: QName, columns: Sequence[str]) -> str:
+    """Return what puts a few rows of one table into the other, to be rolled back."""
+    statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} LIMIT {}")
+    listed = names(columns)
+    return text(statement.format(qualified(target), listed, listed, qualified(source), sql.Literal(TRIED_ROWS)))
+
+
 def is_empty(table: QName) -> str:
     """Return the statement that tells whether no row is left."""
     return text(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(qualified(table)))

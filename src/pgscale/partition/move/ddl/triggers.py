@@ -5,6 +5,9 @@ looks again: it changes a row only where it still is, byte for byte, as it was g
 All of them look into `away` first and into `home` after: rows go from `away` to `home` only, so a row that is in
 neither is gone. In READ COMMITTED each look has a snapshot of its own, taken after the look before; in the stricter
 levels the server itself raises 40001 for what changed since the snapshot.
+
+As a function of the owner it runs with a fixed search_path: what names things without their schema in a CHECK fails,
+and the plan's first try finds that out before the view stands.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pgscale.partition.move.model import KeyPart, UniqueKey
 
 GUARD: LiteralString = "_pgscale_guard"
 MARK: LiteralString = "_pgscale_mark"
+RENAMED: LiteralString = "_pgscale_renamed"
 ROW: LiteralString = "_pgscale_t"
 EVENTS: tuple[LiteralString, ...] = ("insert", "update", "delete")
 
@@ -56,6 +60,7 @@ class Direction:
         table: as the application knows it; schema: of our own, where the functions live.
         home: where rows go; away: where they come from, and nothing is ever added.
         columns: all, in their order; key: what names one row in both tables.
+        identity: the part of it that named a row before.
         unique: the keys that hold over both.
         sequences: of each identity column its sequence, by the column's name.
     """
@@ -67,6 +72,7 @@ class Direction:
     away: QName
     columns: tuple[Column, ...]
     key: tuple[KeyColumn, ...]
+    identity: tuple[KeyColumn, ...]
     unique: tuple[UniqueKey, ...]
     sequences: tuple[tuple[str, QName], ...]
 
@@ -78,6 +84,23 @@ def functions(direction: Direction) -> tuple[str, ...]:
     """Return what makes the three functions of a direction."""
     bodies = {"insert": _insert(direction), "update": _update(direction), "delete": _delete(direction)}
     return tuple(text(_HEAD.format(direction.function(event), bodies[event])) for event in EVENTS)
+
+
+def notes(direction: Direction) -> Iterator[str]:
+    """Return what makes the table that knows under which keys rows were before an UPDATE changed their key.
+
+    A row that is gone was deleted, and as on a table there is nothing to do; or it has another key now, and then a
+    change of it would be lost.
+    """
+    table = sql.Identifier(direction.schema, RENAMED)
+    columns = names(k.name for k in direction.identity)
+    yield text(
+        sql.SQL(
+            "CREATE UNLOGGED TABLE {} AS SELECT {}, pg_catalog.pg_current_xact_id() AS {} FROM {} WITH NO DATA"
+        ).format(table, columns, ident("_pgscale_by"), qualified(direction.home))
+    )
+    if all(c.has_btree_opclass for c in direction.columns if c.name in {k.name for k in direction.identity}):
+        yield text(sql.SQL("CREATE INDEX ON {} ({})").format(table, columns))
 
 
 def guard_objects(schema: str) -> tuple[str, ...]:
@@ -125,7 +148,8 @@ def drop_triggers(view: QName) -> Iterator[str]:
 def drop_functions(schema: str, directions: Sequence[LiteralString]) -> Iterator[str]:
     for name in (GUARD, *(f"_pgscale_{d}_{event}" for d in directions for event in EVENTS)):
         yield text(sql.SQL("DROP FUNCTION IF EXISTS {} ()").format(sql.Identifier(schema, name)))
-    yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, MARK)))
+    for table in (MARK, RENAMED):
+        yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(schema, table)))
 
 
 # -- the bodies ------------------------------------------------------------------------------------------------
@@ -178,16 +202,17 @@ def _update(direction: Direction) -> sql.Composed:
                 _row(columns, "old"), _row(columns, "new"), checks
             )
         parts.append(checks)
+    note = _note_key(direction)
     always = {c.name for c in direction.columns if c.identity == "a"}
     settings = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(ident(c), sql.Identifier("new", c)) for c in _stored(direction) if c not in always
     )
     parts += (
-        sql.SQL("DELETE FROM {} AS {} WHERE {};\nIF FOUND THEN\n{}RETURN new;\nEND IF;\n").format(
-            qualified(direction.away), ident(ROW), _is_as_given(direction), _put(direction)
+        sql.SQL("DELETE FROM {} AS {} WHERE {};\nIF FOUND THEN\n{}{}RETURN new;\nEND IF;\n").format(
+            qualified(direction.away), ident(ROW), _is_as_given(direction), _put(direction), note
         ),
-        sql.SQL("UPDATE {} AS {} SET {} WHERE {} {};\nIF FOUND THEN RETURN new; END IF;\n").format(
-            qualified(direction.home), ident(ROW), settings, _is_as_given(direction), _returning(direction)
+        sql.SQL("UPDATE {} AS {} SET {} WHERE {} {};\nIF FOUND THEN\n{}RETURN new;\nEND IF;\n").format(
+            qualified(direction.home), ident(ROW), settings, _is_as_given(direction), _returning(direction), note
         ),
         _explain_missing(direction),
     )
@@ -204,19 +229,58 @@ def _delete(direction: Direction) -> sql.Composed:
     return sql.Composed([*parts, _explain_missing(direction)])
 
 
-def _explain_missing(direction: Direction) -> sql.Composed:
-    """The row is not as it was given. A statement that meets a row twice skips it the second time, as on a table;
-    above READ COMMITTED nothing else can have happened, as the server has raised 40001 before."""
+def _note_key(direction: Direction) -> sql.Composed:
+    columns = tuple(k.name for k in direction.identity)
     return sql.SQL(
-        "IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN RETURN NULL; END IF;\n"
-        "SELECT {}.xmin::text::int8 INTO _pgscale_xid FROM {} AS {} WHERE {};\nIF FOUND THEN\n{}END IF;\n{}"
+        "IF record_image_ne({}, {}) THEN INSERT INTO {} VALUES ({}, pg_current_xact_id()); END IF;\n"
     ).format(
+        _row(columns, "old"),
+        _row(columns, "new"),
+        sql.Identifier(direction.schema, RENAMED),
+        names(columns, "old"),
+    )
+
+
+def _explain_missing(direction: Direction) -> sql.Composed:
+    """The row is not as it was given. A statement that meets a row twice skips it the second time, and one that was
+    deleted meanwhile, as on a table; above READ COMMITTED nothing else can have happened, as the server has raised
+    40001 before."""
+    # What has grown the key may have changed, and the row is still the same.
+    keys = dict.fromkeys((direction.key, direction.identity))
+    looks = sql.Composed(
+        [
+            sql.SQL(
+                "SELECT {}.xmin::text::int8 INTO _pgscale_xid FROM {} AS {} WHERE {};\nIF FOUND THEN\n{}{}END IF;\n"
+            ).format(ident(ROW), qualified(direction.home), ident(ROW), equal(key, ROW, "old"), _OWN, _CHANGED)
+            for key in keys
+        ]
+    )
+    return sql.SQL(
+        "IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN RETURN NULL; END IF;\n{}"
+        "PERFORM 1 FROM {} AS {} WHERE {} AND {} <> pg_current_xact_id();\nIF FOUND THEN\n{}END IF;\nRETURN NULL;"
+    ).format(
+        looks,
+        sql.Identifier(direction.schema, RENAMED),
         ident(ROW),
+        equal(direction.identity, ROW, "old"),
+        sql.Identifier(ROW, "_pgscale_by"),
+        _CHANGED,
+    )
+
+
+def _leave_if_missing(direction: Direction) -> sql.Composed:
+    given = _is_as_given(direction)
+    return sql.SQL(
+        "PERFORM 1 FROM {} AS {} WHERE {};\nIF NOT FOUND THEN\nPERFORM 1 FROM {} AS {} WHERE {};\n"
+        "IF NOT FOUND THEN\n{}\nEND IF;\nEND IF;\n"
+    ).format(
+        qualified(direction.away),
+        ident(ROW),
+        given,
         qualified(direction.home),
         ident(ROW),
-        equal(direction.key, ROW, "old"),
-        _OWN,
-        _CHANGED,
+        given,
+        _explain_missing(direction),
     )
 
 
@@ -268,9 +332,11 @@ def _refuse_duplicate(direction: Direction, key: UniqueKey, table: QName, *, but
     """
     but = sql.SQL(" AND NOT ({})").format(equal(direction.key, ROW, "old")) if but_old else sql.SQL("")
     error = sql.SQL(
-        "IF FOUND THEN RAISE EXCEPTION USING ERRCODE = 'unique_violation', MESSAGE = {}, SCHEMA = {}, TABLE = {},"
+        "IF FOUND THEN\n{}RAISE EXCEPTION USING ERRCODE = 'unique_violation', MESSAGE = {}, SCHEMA = {}, TABLE = {},"
         " CONSTRAINT = {}; END IF;\n"
     ).format(
+        # A statement that meets a row twice finds the key that it gave it itself.
+        _leave_if_missing(direction) if but_old else sql.SQL(""),
         sql.Literal(f'duplicate key value violates unique constraint "{key.name}"'),
         sql.Literal(direction.table.schema),
         sql.Literal(direction.table.name),

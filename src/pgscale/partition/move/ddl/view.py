@@ -14,11 +14,11 @@ from pgscale.catalog.model import OwnedSequence, TableFacts
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text, trusted
 from pgscale.partition import ddl
-from pgscale.partition.move.ddl import triggers
-from pgscale.partition.move.ddl.moving import analyze, is_empty
+from pgscale.partition.move.ddl import following, triggers
+from pgscale.partition.move.ddl.moving import analyze, is_empty, try_rows
 from pgscale.partition.move.ddl.triggers import Direction
 from pgscale.partition.move.model import MoveStatements
-from pgscale.partition.swap import move_statistics, replace_view
+from pgscale.partition.swap import move_statistics
 
 # What autovacuum must not do while rows leave the table: its truncation would take turns with ours.
 _QUIET = ("autovacuum_enabled", "toast.autovacuum_enabled")
@@ -52,7 +52,10 @@ class Swaps:
             drop_new=tuple(self._drop_new()),
             finish=tuple(self._finish()),
             analyze=analyze(self.stage),
+            drop_view=text(sql.SQL("DROP VIEW {}").format(qualified(self._aside()))),
             is_empty=is_empty(self.old),
+            is_emptied=is_empty(self.stage),
+            probe=try_rows(self.table, self.stage, [c.name for c in self.facts.stored_columns]),
             gate=ddl.alter(self.table, sql.SQL("SET (security_barrier = false)")),
         )
 
@@ -60,9 +63,10 @@ class Swaps:
         """Return what makes the functions of both directions; nothing of it touches the table."""
         return (
             *triggers.guard_objects(self.forward.schema),
+            *triggers.notes(self.forward),
             *triggers.functions(self.forward),
             *triggers.functions(self.back),
-            *(self._next_function(s) for s in self._by_default()),
+            *(s for sequence in self._by_default() for s in self._next_function(sequence)),
         )
 
     def _lock(self, only: sql.Composable) -> str:
@@ -86,8 +90,6 @@ class Swaps:
         for statistics in self.facts.statistics:
             yield move_statistics(QName(schema=statistics.schema, name=statistics.name), self.old.schema)
             yield move_statistics(QName(schema=self.stage.schema, name=statistics.name), statistics.schema)
-        yield from self._redirect()
-        yield text(sql.SQL("DROP VIEW {}").format(qualified(aside)))
 
     # -- the way back -------------------------------------------------------------------------------------------
 
@@ -107,8 +109,6 @@ class Swaps:
         yield from self._autovacuum(quiet=False)
         yield ddl.alter(self.old, sql.SQL("SET SCHEMA {}").format(ident(self.table.schema)))
         yield from self._bind_serials()
-        yield from self._redirect()
-        yield text(sql.SQL("DROP VIEW {}").format(qualified(aside)))
 
     def _drop_new(self) -> Iterator[str]:
         yield text(sql.SQL("DROP TABLE IF EXISTS {}").format(qualified(self.stage)))
@@ -145,7 +145,7 @@ class Swaps:
         yield from ddl.column_comments(self.facts.columns, self.table)
         yield from ddl.revokes(self.facts, self.table)
         yield from ddl.grants(self.facts.table, self.facts.grants, self.table)
-        yield from self._redirect()
+        yield from self.redirect()
 
     def _defaults(self) -> Iterator[str]:
         for column in self.facts.columns:
@@ -171,14 +171,16 @@ class Swaps:
     def _number(self, sequence: OwnedSequence) -> int:
         return next(c.number for c in self.facts.columns if c.name == sequence.column_name)
 
-    def _next_function(self, sequence: OwnedSequence) -> str:
+    def _next_function(self, sequence: OwnedSequence) -> Iterator[str]:
         """An identity column needs no right to its sequence; the default of a view's column would."""
-        return text(
+        yield text(
             sql.SQL(
                 "CREATE FUNCTION {} () RETURNS int8 LANGUAGE plpgsql SECURITY DEFINER"
                 " SET search_path = pg_catalog, pg_temp AS $pgscale$BEGIN RETURN nextval({}::regclass); END$pgscale$"
             ).format(self._next_name(sequence), sql.Literal(text(sql.Identifier(self.old.schema, sequence.name))))
         )
+        # Default privileges may have taken it away. Nobody can name the function: its schema is closed.
+        yield text(sql.SQL("GRANT EXECUTE ON FUNCTION {} () TO PUBLIC").format(self._next_name(sequence)))
 
     def _release_serials(self) -> Iterator[str]:
         for sequence in self.serials:
@@ -221,12 +223,9 @@ class Swaps:
             else:
                 yield ddl.alter(here, sql.SQL("RESET ({})").format(trusted(name)))
 
-    def _redirect(self) -> Iterator[str]:
-        for view in self.facts.views:
-            yield replace_view(view)
-        for function in self.facts.functions:
-            if function.definition is not None:
-                yield function.definition
+    def redirect(self) -> tuple[str, ...]:
+        """Return what lets views and functions mean what has the table's name now."""
+        return tuple(following.redirect(self.facts.views, self.facts.functions))
 
     def _aside(self) -> QName:
         return QName(schema=self.table.schema, name=f"_pgscale_view_{self.facts.table.oid}")
