@@ -545,6 +545,34 @@ def test_a_role_without_rights_on_the_ledger_is_told_so(database: Database, argu
     assert _state(database) == "cut-over"
 
 
+def test_default_privileges_open_no_schema_of_a_run(database: Database) -> None:
+    """Copies have neither the policies of the table nor its revoked rights: nobody else may look into them."""
+    reader = database.create_role("reader")
+    conn = _table(database)
+    conn.execute(
+        f"ALTER DEFAULT PRIVILEGES GRANT USAGE, CREATE ON SCHEMAS TO {reader}, PUBLIC;"
+        f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {reader}; CREATE MATERIALIZED VIEW m AS SELECT id FROM t"
+    )
+    opened = (
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ '^pgscale_'"
+        " AND has_schema_privilege(%s, oid, 'USAGE, CREATE')"
+    )
+    calls: list[tuple[str, tuple[str, ...]]] = [
+        ("rehearse:filled", ("rehearse", "t", *RUN, "--rows", "100%")),
+        ("after:matviews", ("run", "t", *RUN)),
+        ("after:prepare", ("run", "u", "--strategy", "attach", "--by", "range:id:1000")),
+        ("after:view", ("run", "u", "--strategy", "move", *RUN)),
+    ]
+    _table(database, "u")
+    for point, arguments in calls:
+        killed = pgscale(database.dsn, *arguments, kill_at=point)
+        assert killed.returncode == -9, killed.stderr
+        assert conn.execute("SELECT 1 FROM pg_namespace WHERE nspname ~ '^pgscale_'").fetchone()
+        assert conn.execute(opened, (reader,)).fetchall() == []
+        if arguments[0] == "run":
+            partition.abort(database.dsn, arguments[1])
+
+
 def test_a_ledger_of_an_older_version_is_brought_up_to_date(database: Database) -> None:
     conn = _table(database, rows=10)
     older = "ALTER TABLE pgscale.run DROP eta_least_s, DROP eta_most_s; DROP TABLE pgscale.rehearsal, pgscale.retired"

@@ -611,6 +611,23 @@ def test_what_a_view_cannot_carry_is_refused(database: Database, ddl: str, named
     assert pg_dump_schema(database.dsn) == dump
 
 
+def test_a_view_loses_what_a_replica_role_writes(database: Database) -> None:
+    """Why the setting is looked for: no trigger of a view can be made to fire ALWAYS."""
+    with _half_way(database, SIMPLE), psycopg.connect(database.superuser_dsn, autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        assert admin.execute("INSERT INTO public.t VALUES (5000)").rowcount == 1
+        assert _one(admin, "SELECT count(*) FROM public.t") == 3000
+        admin.execute(
+            f"ALTER ROLE {database.owner} SET session_replication_role = replica; CREATE TABLE public.u (id int)"
+        )
+        admin.execute(f"ALTER TABLE public.u OWNER TO {database.owner}; ALTER TABLE public.u ADD PRIMARY KEY (id)")
+        with pytest.raises(RefusedError) as info:
+            partition.plan(database.dsn, "u", _options())
+        (reason,) = info.value.reasons
+        assert f"lost without an error: role {database.owner}" in reason
+        admin.execute(f"ALTER ROLE {database.owner} RESET session_replication_role")
+
+
 SEEN = (
     ("INSERT INTO t (id) VALUES (1) ON CONFLICT (id) DO NOTHING", "INSERT … ON CONFLICT"),
     ("SELECT n FROM public.t WHERE id = 1 FOR UPDATE", "FOR UPDATE or SHARE"),

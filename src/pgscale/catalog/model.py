@@ -93,7 +93,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultGrantee:
-    """A role that ALTER DEFAULT PRIVILEGES gives rights on new tables (r) or sequences (S)."""
+    """A role that ALTER DEFAULT PRIVILEGES gives rights on new tables (r), sequences (S) or schemas (n)."""
 
     grantee: str
     kind: str

@@ -119,7 +119,7 @@ WHERE a.attrelid = %(oid)s::int8::pg_catalog.oid AND NOT a.attisdropped;
 SELECT DISTINCT CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee)::text END AS grantee,
   d.defaclobjtype::text AS kind
 FROM pg_catalog.pg_default_acl d, pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(d.defaclacl) x
-WHERE c.oid = %(oid)s::int8::pg_catalog.oid AND d.defaclrole = c.relowner AND d.defaclobjtype IN ('r', 'S')
+WHERE c.oid = %(oid)s::int8::pg_catalog.oid AND d.defaclrole = c.relowner AND d.defaclobjtype IN ('r', 'S', 'n')
   AND x.grantee <> c.relowner;
 
 -- name: constraints

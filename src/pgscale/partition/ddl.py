@@ -117,6 +117,15 @@ def with_options(reloptions: Sequence[str] | None) -> sql.Composable:
     return sql.SQL(" WITH ({})").format(parameters(reloptions)) if reloptions else sql.SQL("")
 
 
+def make_schema(facts: TableFacts, name: str) -> Iterator[str]:
+    """Yield what makes a schema that nobody else may look into, whatever ALTER DEFAULT PRIVILEGES gives: rows and keys
+    lie in its tables without the rights and policies of the table."""
+    yield text(sql.SQL("CREATE SCHEMA {}").format(ident(name)))
+    for default in facts.default_grantees:
+        if default.kind == "n":
+            yield text(sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(ident(name), role(default.grantee)))
+
+
 def revokes(facts: TableFacts, table: QName) -> Iterator[str]:
     """Take away what ALTER DEFAULT PRIVILEGES gave: the copy has exactly the grants of the table."""
     for default in facts.default_grantees:

@@ -111,7 +111,7 @@ class Matviews:
     def create(self) -> tuple[str, ...]:
         """Return what makes them again over the staged copy, without rows: with everything that hangs on them."""
         targets = {self.facts.table.qname: self.stage, **{p.live: p.staged for p in self.places}}
-        schemas = tuple(text(sql.SQL("CREATE SCHEMA {}").format(ident(s))) for s in self._more_schemas)
+        schemas = tuple(s for schema in self._more_schemas for s in ddl.make_schema(self.facts, schema))
         made = (
             statement
             for matview, place in zip(self.facts.matviews, self.places, strict=True)

@@ -269,9 +269,7 @@ def _steps(
     namer = bounds.Namer(facts.taken_names | {leaf.name for leaf in plan.leaves})
     lock = f"{plan.options.lock_timeout_s * 1000:.0f} ms for the lock, then free"
     none = "no one waits"
-    make_schemas = tuple(
-        ddl.text(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(s))) for s in (schemas.new, schemas.old)
-    )
+    make_schemas = tuple(s for schema in (schemas.new, schemas.old) for s in ddl.make_schema(facts, schema))
     steps = [
         Step(
             id="prepare",

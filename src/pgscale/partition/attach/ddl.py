@@ -98,8 +98,9 @@ class AttachSwap(Swap):
     def prepare(self) -> tuple[str, ...]:
         """Return what makes the parent and its later partitions, empty; nothing of it touches the table."""
         create: list[str] = [
-            text(sql.SQL("CREATE SCHEMA {}").format(ident(s)))
-            for s in (self.forward.work_schema, self.reverse.work_schema)
+            statement
+            for schema in (self.forward.work_schema, self.reverse.work_schema)
+            for statement in ddl.make_schema(self.facts, schema)
         ]
         create += ddl.table_statements(self.facts, self.by, self.keys, self.stage)
         for leaf in self.later:

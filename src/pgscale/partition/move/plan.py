@@ -35,6 +35,8 @@ CHANGES = (
     " meanwhile raises 40001, at every isolation level; run that transaction again.",
     "While rows move, ON CONFLICT, TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail, GROUP BY of the primary key"
     " alone does not imply the other columns, and SELECT … FOR UPDATE locks nothing.",
+    "While rows move, what a session writes with session_replication_role = replica is lost without an error: no"
+    " trigger of a view fires there.",
     "While rows move, a duplicate key that was inserted at the same moment is reported (23505) under the partition's"
     " name for the constraint, as afterwards.",
 )
@@ -182,7 +184,7 @@ def _steps(plan: MovePlan, facts: TableFacts, by: By, keys: Keys, schemas: Schem
             title=f"Make the empty partitioned table with {len(plan.leaves)} partitions and their indexes",
             kind="sql",
             sql=(
-                *(text(sql.SQL("CREATE SCHEMA {}").format(ident(s))) for s in (schemas.new, schemas.old)),
+                *(s for schema in (schemas.new, schemas.old) for s in ddl.make_schema(facts, schema)),
                 *ddl.table_statements(facts, by, keys, stage),
                 *(s for leaf in plan.leaves for s in ddl.leaf_statements(facts, leaf, stage)),
                 *_indexes(plan, facts, keys),

@@ -17,6 +17,14 @@ WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'in
   AND pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower(%(name)s::text)) > 0
 ORDER BY 1;
 
+-- name: replica_roles
+-- Whose sessions in this database have session_replication_role = replica from the beginning; '' is everybody.
+SELECT COALESCE(pg_catalog.pg_get_userbyid(NULLIF(s.setrole, 0)), '')::text
+FROM pg_catalog.pg_db_role_setting s, pg_catalog.pg_database d
+WHERE d.datname = pg_catalog.current_database() AND s.setdatabase IN (0, d.oid)
+  AND 'session_replication_role=replica' = ANY (s.setconfig)
+ORDER BY 1;
+
 -- name: older_snapshots
 -- Sessions whose snapshot still sees what was deleted before that transaction; VACUUM must leave it to them.
 SELECT a.pid FROM pg_catalog.pg_stat_activity a

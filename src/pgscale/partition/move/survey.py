@@ -66,6 +66,13 @@ def _read_obstacles(session: Session, facts: TableFacts) -> tuple[tuple[Obstacle
     table, version = facts.table.qname, facts.server_version
     sources = session.execute(QUERIES.get("function_sources", version), {"name": table.name}).fetchall()
     obstacles = find_in_functions(table, [(str(r[0]), str(r[1])) for r in sources], version)
+    obstacles += tuple(
+        Obstacle(
+            what="session_replication_role = replica, with which writes to a view are lost without an error",
+            where=f"role {role}" if role else "every session",
+        )
+        for (role,) in session.execute(QUERIES.get("replica_roles", version)).fetchall()
+    )
     try:
         counted = read_statements(session, table, ())
     except NotReadableError as error:

@@ -7,10 +7,10 @@ from psycopg import sql
 from pgscale.catalog.model import TableFacts
 from pgscale.core.model import QName
 from pgscale.livecopy.ddl import ident, names, qualified, text
-from pgscale.partition.ddl import storage_options
+from pgscale.partition.ddl import make_schema, storage_options
 
 
-def create(facts: TableFacts, scratch: QName) -> tuple[str, str]:
+def create(facts: TableFacts, scratch: QName) -> tuple[str, ...]:
     """Return what makes the schema and the empty table: with its keys, checks and indexes, without its defaults,
     which may call functions and sequences of the application, and without foreign keys and triggers.
     """
@@ -22,7 +22,7 @@ def create(facts: TableFacts, scratch: QName) -> tuple[str, str]:
         storage_options(table),
         sql.SQL(" TABLESPACE {}").format(ident(table.tablespace)) if table.tablespace else sql.SQL(""),
     )
-    return text(sql.SQL("CREATE SCHEMA {}").format(ident(scratch.schema))), text(like)
+    return (*make_schema(facts, scratch.schema), text(like))
 
 
 def fill(facts: TableFacts, scratch: QName) -> str:

@@ -12,6 +12,7 @@ from pgscale.livecopy import ddl as live
 from pgscale.livecopy.model import Pair
 from pgscale.partition import locks
 from pgscale.partition.bounds import Namer
+from pgscale.partition.ddl import make_schema
 from pgscale.partition.estimate import estimate
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By
@@ -158,9 +159,7 @@ def _steps(
     pair, statements = made.forward, made.statements
     namer = Namer(facts.taken_names | {p.name.name for p in made.pieces})
     wait = f"{made.options.lock_timeout_s * 1000:.0f} ms for the lock, then free"
-    make_schemas = tuple(
-        live.text(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(s))) for s in (schemas.new, schemas.old)
-    )
+    make_schemas = tuple(s for schema in (schemas.new, schemas.old) for s in make_schema(facts, schema))
     yield _step(
         "prepare",
         f"Make {len(made.pieces)} empty partitions beside the old one",
