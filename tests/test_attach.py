@@ -230,6 +230,31 @@ def test_a_writer_with_an_old_snapshot_meets_the_guard_of_an_undo(database: Data
     assert _one(conn, "SELECT count(*) FROM t WHERE v = -1") == 1
 
 
+def test_what_an_undo_leaves_behind_for_older_transactions_binds_nobody(database: Database, conn) -> None:
+    """Rows of later partitions go back: copies of them would hold the accounts. No trigger sees them go."""
+    conn.execute(EVENTS + "INSERT INTO account VALUES (77)")
+    conn.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$it fired$$; END';"
+        "CREATE TRIGGER once AFTER DELETE ON t FOR EACH ROW WHEN (old.kind <> 'x') EXECUTE FUNCTION no()"
+    )
+    partition.run(database.dsn, "t", _options())
+    conn.execute(LATER.replace("1, -1", "77, -1"))
+    with psycopg.connect(database.dsn) as older:
+        older.execute("SELECT 1")
+        undoing = threading.Thread(target=partition.undo, args=(database.dsn, "t"))
+        undoing.start()
+        until = time.monotonic() + 20
+        while relkind(database.dsn) != "r" and time.monotonic() < until:
+            time.sleep(0.01)
+        conn.execute("UPDATE t SET account = 1 WHERE v = -1")
+        conn.execute("DELETE FROM account WHERE id = 77")
+        assert undoing.is_alive()
+        older.rollback()
+        undoing.join(30)
+    assert not undoing.is_alive()
+    assert parity.traces(conn) == []
+
+
 def test_rights_are_the_parents_alone(database: Database, conn) -> None:
     """A right that is taken away later must not live on in the first partition."""
     conn.execute(EVENTS)

@@ -349,15 +349,21 @@ class AttachSwap(Swap):
             for table in (self.table, *self.leaves):
                 yield alter(table, sql.SQL("DROP CONSTRAINT IF EXISTS {}").format(ident(constraint.name)))
         yield alter(self.table, sql.SQL("DETACH PARTITION {}").format(qualified(self.first)))
+        if self.facts.triggers:
+            # The rows only move.
+            yield alter(self.table, sql.SQL("DISABLE TRIGGER USER"))
         # Checks that wait for COMMIT would bar the ALTER TABLE that follows the move.
         yield "SET CONSTRAINTS ALL IMMEDIATE"
 
     def _move_rows(self) -> str:
+        """Return what moves the rows of the other partitions: copies left there would hold what they reference until
+        the last older transaction has ended and they are dropped."""
         columns = names(c.name for c in self.facts.stored_columns)
         return text(
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}").format(
-                qualified(self.first), columns, columns, qualified(self.table)
-            )
+            sql.SQL(
+                "WITH gone AS (DELETE FROM {} RETURNING {}) INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE"
+                " SELECT {} FROM gone"
+            ).format(qualified(self.table), columns, qualified(self.first), columns, columns)
         )
 
     def _restore(self, back: tuple[IndexBuild, ...]) -> Iterator[str]:

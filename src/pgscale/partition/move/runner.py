@@ -312,12 +312,7 @@ class MoveRunner(RunBase[MovePlan]):
         row = session.execute(
             "SELECT pg_catalog.to_regclass(%s::text)::oid::int8", (ddl.text(ddl.qualified(self.plan.table)),)
         ).fetchone()
-        if row is None or row[0] is None:
-            raise RunFailedError(
-                f"There is no {self.plan.table}: somebody renamed or dropped the view in its place.",
-                consequence="Nothing was changed; every row is in one of the two tables.",
-                hint="Give the view its name back, then `pgscale partition resume`.",
-            )
+        assert row is not None
         return catalog.read_followed(session, int(row[0]))
 
     def _check_old_is_empty(self, session: Session) -> None:
