@@ -549,6 +549,10 @@ def _refusals() -> Iterator[tuple[str, str]]:
     yield "CREATE INDEX odd ON ONLY t (v)", "Index odd of public.t has no counterpart"
     yield "CREATE SEQUENCE s OWNED BY t_first.id", "Sequence s is owned"
     yield (
+        "CREATE POLICY p ON t_first FOR INSERT WITH CHECK (EXISTS (SELECT FROM t_first x WHERE x.id = 1))",
+        "Policy p of public.t_first reads public.t_first by its own name",
+    )
+    yield (
         "CREATE TABLE r (id int, k int, FOREIGN KEY (id, k) REFERENCES t) PARTITION BY HASH (id)",
         "belongs to a partitioned table",
     )
@@ -574,7 +578,8 @@ def test_what_cannot_be_carried_is_refused_by_name(database: Database) -> None:
         assert any(reason in r for r in refused.value.reasons), (statements, refused.value)
         conn.execute(
             "DROP VIEW IF EXISTS w; DROP TABLE IF EXISTS r; DROP INDEX IF EXISTS lone, odd;"
-            "DROP PUBLICATION IF EXISTS p; DROP SEQUENCE IF EXISTS s; DROP FUNCTION IF EXISTS f CASCADE;"
+            "DROP PUBLICATION IF EXISTS p; DROP POLICY IF EXISTS p ON t_first;"
+            "DROP SEQUENCE IF EXISTS s; DROP FUNCTION IF EXISTS f CASCADE;"
             "ALTER TABLE t_first DROP CONSTRAINT IF EXISTS t_first_v_check, DROP CONSTRAINT IF EXISTS t_first_v_excl"
         )
     assert partition.split(database.dsn, "t", asked).state == "cut-over"

@@ -1,21 +1,22 @@
-"""Dividing a partition under load and under kills: the table ends as its untouched twin, and so it does after undo."""
+"""Dividing a partition under load: the table ends as its untouched twin, and so it does after undo."""
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
 import psycopg
 import pytest
 
 from pgscale import partition
 from pgscale.core.model import Progress
-from pgscale.partition import SplitOptions
+from pgscale.errors import RefusedError
+from pgscale.partition import Options, SplitOptions
 from support import parity
-from support.clients import pg_dump_schema
-from support.crash import pgscale
 from support.servers import Database
 from support.twin import COLUMNS, SCHEMES, Isolation, Load, Scheme
 
@@ -46,8 +47,14 @@ class PartitionedScheme(Scheme):
         )
 
 
-def _scheme(name: str) -> PartitionedScheme:
+def _scheme(name: str) -> Scheme:
+    """The scheme of this name; `attach_…` is an ordinary table, which attach partitions before it is divided."""
     plain = SCHEMES[name]
+    if name == "attach_range":
+        # Of this year: from the oldest key to the present there are as many partitions as months.
+        return replace(plain, keys=tuple(f"{date.today() - timedelta(days=9 * n)}" for n in range(18)))
+    if plain.strategy == "attach":
+        return plain
     return PartitionedScheme(name=name, by=plain.by, key_type=plain.key_type, keys=plain.keys, values=plain.values)
 
 
@@ -56,6 +63,7 @@ class DirectWriters:
     """Writes to the partition by its own name, every change also to the twin, until the partition is not there."""
 
     load: Load
+    partition: str
     committed: int = 0
     kinds: set[int] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
@@ -87,7 +95,7 @@ class DirectWriters:
         kind, old = rng.randrange(4), new - rng.randrange(1, 30)
         with conn.transaction():
             answers = []
-            for table in ("t_twin", "t_first"):
+            for table in ("t_twin", self.partition):
                 if kind == 0:
                     with conn.cursor().copy(f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN") as copy:
                         copy.write_row((new, key, -new, f"direct {new}", 1, 0, None))
@@ -115,9 +123,20 @@ def _assert_same(load: Load, when: str) -> None:
     assert not load.differences(), f"the twins differ {when} (seed {load.seed}): {load.differences()}"
 
 
+def _attach(database: Database, scheme: Scheme) -> str:
+    """Let attach partition the table, and return the first partition, which has all rows."""
+    options = Options(by=scheme.by, strategy="attach", pace="fast", accept_key_change=scheme.nullable)
+    assert partition.run(database.dsn, "public.t", options).state == "cut-over"
+    assert partition.finish(database.dsn, "public.t").state == "finished"
+    return "t_p_first"
+
+
 def _history(database: Database, name: str, isolation: Isolation, seed: int, rows: int = 4_000) -> None:
     load = Load(dsn=database.dsn, scheme=_scheme(name), isolation=isolation, seed=seed)
     load.create(rows)
+    first = _attach(database, load.scheme) if load.scheme.strategy == "attach" else "t_first"
+    with database.connect() as conn:
+        old_leaves = {x.name for x in parity.leaves_of(conn, parity.TableName("public", "t"))}
     patience_s = 4.0
 
     def watch(progress: Progress) -> None:
@@ -129,9 +148,9 @@ def _history(database: Database, name: str, isolation: Isolation, seed: int, row
             patience_s -= time.monotonic() - began
 
     options = SplitOptions(
-        every="month" if name == "range" else None, partition="t_first", workers=2, pace="fast", time_zone="UTC"
+        every="month" if "range" in name else None, partition=first, workers=2, pace="fast", time_zone="UTC"
     )
-    direct = DirectWriters(load)
+    direct = DirectWriters(load, first)
     load.enter("before")
     load.start()
     thread = direct.start()
@@ -153,8 +172,8 @@ def _history(database: Database, name: str, isolation: Isolation, seed: int, row
         assert not missed, f"never happened {phase} the split: {missed}"
     with database.connect() as conn:
         names = {x.name for x in parity.leaves_of(conn, parity.TableName("public", "t"))}
-        assert "t_first" not in names
-        assert len(names) > 4
+        assert first not in names
+        assert len(names) > len(old_leaves) + 1
 
     back = Load(dsn=database.dsn, scheme=load.scheme, isolation=isolation, seed=seed + 1, phase="undo")
     back.enter("undo")
@@ -170,11 +189,25 @@ def _history(database: Database, name: str, isolation: Isolation, seed: int, row
     _assert_same(back, "after undo")
     with database.connect() as conn:
         names = {x.name for x in parity.leaves_of(conn, parity.TableName("public", "t"))}
-        assert names == {"t_first", "t_second", "t_rest"}
+        assert names == old_leaves
+
+
+CASES: list[tuple[str, Isolation]] = [
+    ("attach_range", "READ COMMITTED"),
+    ("range", "SERIALIZABLE"),
+    ("attach_list", "SERIALIZABLE"),
+    ("list", "REPEATABLE READ"),
+]
+MORE_CASES: list[tuple[str, Isolation]] = [
+    *CASES,
+    ("attach_range", "REPEATABLE READ"),
+    ("attach_range", "SERIALIZABLE"),
+    ("attach_list", "READ COMMITTED"),
+]
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize(("name", "isolation"), [("range", "SERIALIZABLE"), ("list", "REPEATABLE READ")])
+@pytest.mark.parametrize(("name", "isolation"), CASES)
 def test_the_table_ends_as_its_untouched_twin(database: Database, name: str, isolation: Isolation) -> None:
     _history(database, name, isolation, seed=2013)
 
@@ -184,146 +217,28 @@ def test_the_table_ends_as_its_untouched_twin_on_the_oldest_version(database: Da
     _history(database, "range", "READ COMMITTED", seed=14)
 
 
-# --- kills --------------------------------------------------------------------------------------------------
-
-DDL = """
-CREATE TABLE owner_of (id int PRIMARY KEY);
-INSERT INTO owner_of SELECT g FROM generate_series(0, 9) g;
-CREATE TABLE t (id bigint PRIMARY KEY, owner int NOT NULL REFERENCES owner_of, v bigint NOT NULL DEFAULT 0)
-  PARTITION BY RANGE (id);
-CREATE TABLE t_first PARTITION OF t FOR VALUES FROM (MINVALUE) TO (8000);
-CREATE TABLE t_default PARTITION OF t DEFAULT;
-CREATE INDEX ON t (owner);
-CREATE TABLE t_twin (LIKE t INCLUDING ALL);
-INSERT INTO t SELECT g, g % 10, 0 FROM generate_series(1, 9000) g;
-INSERT INTO t_twin SELECT * FROM t;
-"""
-SPLIT = ("split", "t", "--every", "2000", "--pace", "fast", "--workers", "2")
-BEFORE_CUTOVER = (
-    "after:prepare",
-    "after:capture",
-    "before:scrub",
-    "after:apart",
-    "before:verify",
-    "before:cutover",
-)
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("name", "isolation"), MORE_CASES)
+def test_many_histories(database_factory, name: str, isolation: Isolation) -> None:
+    """`SOAK_ROUNDS` rounds, seeds drawn from `SOAK_SEED`; printed, so that a failure can be repeated."""
+    rounds = int(os.environ.get("SOAK_ROUNDS", "10"))
+    first = int(os.environ.get("SOAK_SEED", str(random.randrange(10**9))))
+    seeds = random.Random(first)
+    for number in range(rounds):
+        seed, rows = seeds.randrange(10**9), seeds.choice((100, 4000, 40000))
+        print(f"split {name} {isolation}: round {number + 1}/{rounds}, SOAK_SEED={first}, seed={seed}, rows={rows}")
+        _history(database_factory(), name, isolation, seed, rows)
 
 
-@dataclass
-class Writer:
-    """One thread that writes the same to both tables in one transaction."""
-
-    dsn: str
-    failures: list[str] = field(default_factory=list)
-    committed: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Writer:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        rng = random.Random(7)
-        with psycopg.connect(self.dsn) as conn:
-            while not self._stop.is_set():
-                a, b, kind = rng.randrange(1, 8500), rng.randrange(1, 8500), rng.randrange(3)
-                try:
-                    with conn.transaction():
-                        for table in ("t_twin", "t"):
-                            conn.execute(f"DELETE FROM {table} WHERE id = {b}")  # type: ignore[arg-type]
-                            if kind:
-                                conn.execute(
-                                    f"INSERT INTO {table} VALUES ({a}, {a % 10}, 1)"  # type: ignore[arg-type]
-                                    f" ON CONFLICT (id) DO UPDATE SET v = {table}.v + 1"
-                                )
-                            else:
-                                conn.execute(f"UPDATE {table} SET id = {b} WHERE id = {a}")  # type: ignore[arg-type]
-                    self.committed += 1
-                except psycopg.errors.SerializationFailure:
-                    continue
-                except psycopg.Error as error:
-                    self.failures.append(f"{error.sqlstate} {error}")
-                    return
-
-
-def _differences(dsn: str) -> int:
-    with psycopg.connect(dsn) as conn:
-        row = conn.execute(
-            "SELECT (SELECT count(*) FROM (TABLE t EXCEPT ALL TABLE t_twin) a)"
-            " + (SELECT count(*) FROM (TABLE t_twin EXCEPT ALL TABLE t) b)"
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
-
-
-def _leaves(dsn: str) -> list[str]:
-    with psycopg.connect(dsn) as conn:
-        return [leaf.name for leaf in parity.leaves_of(conn, parity.TableName("public", "t"))]
-
-
-def _make(dsn: str) -> str:
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(DDL)
-    return pg_dump_schema(dsn)
-
-
-def _kill(dsn: str, point: str) -> None:
-    killed = pgscale(dsn, *SPLIT, kill_at=point)
-    assert killed.returncode == -9, killed.stderr
-
-
-DIVIDED = ["t_before_0", "t_default", "t_p0", "t_p2000", "t_p4000", "t_p6000"]
-
-
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("point", [*BEFORE_CUTOVER, "after:cutover"])
-def test_resume_finishes_a_split_killed_at(database: Database, point: str) -> None:
-    _make(database.dsn)
-    with Writer(database.dsn) as writer:
-        _kill(database.dsn, point)
-        result = partition.resume(database.dsn, "t")
-        assert (result.state, result.mismatches) == ("cut-over", 0)
-        assert result.rows_checked > 5_000
-    assert not writer.failures
-    assert writer.committed > 10
-    assert _differences(database.dsn) == 0
-    assert _leaves(database.dsn) == DIVIDED
-    partition.finish(database.dsn, "t")
-    assert _differences(database.dsn) == 0
-    with database.connect_superuser() as root:
-        assert parity.traces(root) == []
-
-
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("point", BEFORE_CUTOVER[::2])
-def test_abort_restores_a_table_whose_split_was_killed_at(database: Database, point: str) -> None:
-    before = _make(database.dsn)
-    with Writer(database.dsn) as writer:
-        _kill(database.dsn, point)
-        assert partition.abort(database.dsn, "t_first").state == "aborted"
-    assert not writer.failures
-    assert _differences(database.dsn) == 0
-    assert pg_dump_schema(database.dsn) == before
-    with database.connect_superuser() as root:
-        assert parity.traces(root) == []
-
-
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("point", ["after:cutover", "before:settle:0"])
-def test_undo_restores_a_table_whose_split_was_killed_at(database: Database, point: str) -> None:
-    before = _make(database.dsn)
-    with Writer(database.dsn) as writer:
-        _kill(database.dsn, point)
-        killed = pgscale(database.dsn, "undo", "t", kill_at="after:undo_before:1")
-        assert killed.returncode == -9, killed.stderr
-        assert partition.undo(database.dsn, "t").state == "undone"
-    assert not writer.failures
-    assert _differences(database.dsn) == 0
-    parity.assert_identical(before, pg_dump_schema(database.dsn))
-    with database.connect_superuser() as root:
-        assert parity.traces(root) == []
+def test_a_partition_whose_key_names_no_row_is_refused(database: Database) -> None:
+    """Attach needs no key that names a row; where the partition key may be NULL none is left once it has grown."""
+    load = Load(dsn=database.dsn, scheme=_scheme("attach_null"), isolation="READ COMMITTED", seed=1)
+    load.create(100)
+    first = _attach(database, load.scheme)
+    before = parity.dump_schema(database.superuser_dsn)
+    with pytest.raises(RefusedError) as refused:
+        partition.split(database.dsn, "public.t", SplitOptions(partition=first, pace="fast"))
+    assert any("no key that names a row" in reason for reason in refused.value.reasons)
+    parity.assert_identical(before, parity.dump_schema(database.superuser_dsn))
+    assert not load.differences()

@@ -394,6 +394,11 @@ def assert_identical(before: str, after: str, *, allowed: Sequence[str] = ()) ->
     _report("the schema is not what it was", plain_statements(before), plain_statements(after), allowed)
 
 
+def assert_same_statements(before: Sequence[str], after: Sequence[str]) -> None:
+    """Assert that two lists hold the same statements, whatever their order."""
+    _report("the schema changed", before, after, ())
+
+
 def dump_schema(dsn: str) -> str:
     """Run `pg_dump -s` of a whole database without pgscale's schemas.
 
@@ -609,18 +614,23 @@ def read_all_rows(conn: psycopg.Connection[Any], leaf_names: Iterable[str] = ())
     return found
 
 
-def read_sequences(conn: psycopg.Connection[Any]) -> dict[str, tuple[Any, ...]]:
-    """Where every sequence stands: last value, whether it was called, and the column that owns it."""
+def read_sequences(conn: psycopg.Connection[Any], *, everywhere: bool = False) -> dict[str, tuple[Any, ...]]:
+    """Where every sequence stands: last value, whether it was called, and the column that owns it.
+
+    Args:
+        everywhere: in pgscale's own schemas too.
+    """
     names = conn.execute(
         "SELECT n.nspname, c.relname, coalesce(("
-        "SELECT format('%s %I.%I.%I', d.deptype, tn.nspname, t.relname, a.attname)"
+        "SELECT format('%%s %%I.%%I.%%I', d.deptype, tn.nspname, t.relname, a.attname)"
         "  FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid"
         "  JOIN pg_namespace tn ON tn.oid = t.relnamespace"
         "  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid"
         "  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')"
         "  AND d.refclassid = 'pg_class'::regclass LIMIT 1), '')"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind = 'S' AND n.nspname !~ '^pgscale' ORDER BY 1, 2"
+        " WHERE c.relkind = 'S' AND (%s OR n.nspname !~ '^pgscale') ORDER BY 1, 2",
+        [everywhere],
     ).fetchall()
     found: dict[str, tuple[Any, ...]] = {}
     for schema, name, owner in names:

@@ -220,9 +220,9 @@ SELECT p.polname::text AS name, p.polcmd::text AS command, p.polpermissive AS is
   pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS using_sql,
   pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) AS check_sql,
   pg_catalog.obj_description(p.oid, 'pg_policy') AS comment,
-  EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
-    AND d.objid = p.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-    AND d.refobjid = p.polrelid AND d.deptype = 'n' AND d.refobjsubid = 0) AS mentions_table
+  -- Of a subquery's own tables; pg_depend has the policy's plain columns and the subquery's alike.
+  pg_catalog.strpos(pg_catalog.concat(p.polqual::text, ' ', p.polwithcheck::text),
+    pg_catalog.concat(':relid ', p.polrelid, ' ')) > 0 AS mentions_table
 FROM pg_catalog.pg_policy p
 WHERE p.polrelid = %(oid)s::int8::pg_catalog.oid
 ORDER BY p.polname;

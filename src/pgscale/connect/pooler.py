@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from pgscale.connect.dsn import redact, resolve_dsn
-from pgscale.connect.session import Session
 from pgscale.errors import ConnectError, RefusedError
 
 _ROUNDS = 3
+# Poolers that were found to hand out their connections by session: one look a process is enough.
+_BY_SESSION: set[str] = set()
 
 
-def _backend(session: Session) -> int:
+def check_pooling(session: psycopg.Connection[TupleRow], conninfo: str) -> None:
+    """Refuse a session that a pooler hands out by transaction; to be asked before anything is SET on it.
+
+    What is set there stays on a server connection that another client is given next: its search_path would be ours,
+    and it could not write. A pooler gives its clients a process id of its own; what has the server's is no pooler's.
+
+    Raises:
+        RefusedError, ConnectError: as `refuse_transaction_pooling`.
+    """
+    if session.info.backend_pid == _backend(session) or conninfo in _BY_SESSION:
+        return
+    refuse_transaction_pooling(conninfo)
+    _BY_SESSION.add(conninfo)
+
+
+def _backend(session: psycopg.Connection[TupleRow]) -> int:
     row = session.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])

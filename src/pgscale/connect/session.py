@@ -10,7 +10,8 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from pgscale.connect.dsn import redact, resolve_dsn
-from pgscale.errors import ConnectError, PermissionDeniedError, RefusedError
+from pgscale.connect.pooler import check_pooling
+from pgscale.errors import ConnectError, PermissionDeniedError, PgscaleError, RefusedError
 
 Session: TypeAlias = "psycopg.Connection[TupleRow]"
 
@@ -78,7 +79,7 @@ def open_session(dsn: str | None, profile: Profile) -> Session:
     Raises:
         ConnectError: the server cannot be reached or rejects the login.
         PermissionDeniedError: the profile's role may not be assumed.
-        RefusedError: the server is older than PostgreSQL 14.
+        RefusedError: the server is older than PostgreSQL 14, or a pooler in transaction mode is in front of it.
     """
     conninfo = resolve_dsn(dsn)
     try:
@@ -106,7 +107,11 @@ def open_session(dsn: str | None, profile: Profile) -> Session:
             hint="Upgrade the server first.",
         )
     try:
+        check_pooling(session, conninfo)
         _apply(session, profile)
+    except PgscaleError:
+        session.close()
+        raise
     except psycopg.Error as error:
         session.close()
         reason = redact(str(error).strip(), conninfo)

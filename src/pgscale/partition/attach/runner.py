@@ -120,6 +120,9 @@ class AttachRunner(RunBase[AttachPlan]):
                 built = next(b for b in self.plan.keys if step.sql == (b.create,))
                 self._build_index(built, step.id)
             case "check":
+                # Held here, before the CHECK: from then on until the swap rows outside the bound are refused.
+                self.work.throttle.wait(self.work.stop)
+                self.work.check()
                 self._phase("check", step.title)
                 self._refuse_late()
                 self._in_one_transaction(step, locked=True)

@@ -129,6 +129,12 @@ def _dependents(facts: TableFacts) -> Iterator[str]:
     for function in facts.functions:
         name = f"{QName(schema=function.schema, name=function.name)}({function.arguments})"
         yield f"Function {name} names {table} or its row type."
+    for policy in facts.policies:
+        if policy.mentions_table:
+            yield (
+                f"Policy {quote_ident(policy.name)} of {table} reads {table} by its own name. DROP POLICY there first:"
+                " who comes through the table the partition belongs to meets that table's policies."
+            )
     for description in facts.row_type_users:
         yield f"The row type of {table} is used by {description}."
     for description in facts.other_dependents:

@@ -215,13 +215,15 @@ class Swaps:
             yield ddl.alter(here, action)
             return
         table = self.facts.table
-        before = {o.partition("=")[0]: o.partition("=")[2] for o in table.reloptions or []}
-        before |= {f"toast.{o.partition('=')[0]}": o.partition("=")[2] for o in table.toast_reloptions or []}
-        for name in _QUIET:
-            if name in before:
-                yield ddl.alter(here, sql.SQL("SET ({} = {})").format(trusted(name), sql.Literal(before[name])))
-            else:
-                yield ddl.alter(here, sql.SQL("RESET ({})").format(trusted(name)))
+        before = (*(table.reloptions or ()), *(f"toast.{o}" for o in table.toast_reloptions or ()))
+        options = [(name, value) for name, _, value in (o.partition("=") for o in before)]
+        absent = [name for name in _QUIET if name not in dict(options)]
+        if absent:
+            yield ddl.alter(here, sql.SQL("RESET ({})").format(sql.SQL(", ").join(trusted(name) for name in absent)))
+        if len(absent) < len(_QUIET):
+            # All of them, because what is set goes to the end: so they stand in their order again.
+            each = (sql.SQL("{} = {}").format(trusted(name), sql.Literal(value)) for name, value in options)
+            yield ddl.alter(here, sql.SQL("SET ({})").format(sql.SQL(", ").join(each)))
 
     def redirect(self) -> tuple[str, ...]:
         """Return what lets views and functions mean what has the table's name now."""
