@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from pgscale import __version__
+from pgscale.cli.dead_letters import dead_letters
 from pgscale.cli.partition import partition
 from pgscale.connect.dsn import redact
 from pgscale.errors import PgscaleError
@@ -27,6 +28,7 @@ def app() -> None:
 
 
 app.add_command(partition)
+app.add_command(dead_letters)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -218,7 +219,7 @@ def read_chunks(session: Session, run_id: int, phase: str) -> list[tuple[int, in
 
 
 def drop_if_empty(session: Session) -> None:
-    """Drop the whole ledger when it holds no run, so that nothing of pgscale is left behind."""
+    """Drop the whole ledger when it holds no run, so that nothing of it is left behind."""
     try:
         with session.transaction():
             lock_ledger(session)
@@ -227,7 +228,9 @@ def drop_if_empty(session: Session) -> None:
             if row and not row[0] and not _has_promises(session) and not _has_rehearsals(session):
                 session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
                 session.execute("DROP TABLE IF EXISTS pgscale.retired, pgscale.rehearsal")
-                session.execute("DROP SCHEMA pgscale")
+                # Dead letters and what else other rooms keep there are no business of the ledger's.
+                with suppress(psycopg.errors.DependentObjectsStillExist), session.transaction():
+                    session.execute("DROP SCHEMA pgscale")
     except psycopg.errors.InsufficientPrivilege:
         # Another role made the ledger; it is that role's to drop.
         return

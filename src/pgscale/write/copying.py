@@ -9,12 +9,17 @@ from typing import Any
 import psycopg
 
 from pgscale.write import ddl
-from pgscale.write.destination import encoder_for, read_destination
+from pgscale.write.dead_letters.sink import DeadLetters, Sink
+from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination
 from pgscale.write.effects import Atomic, Begin, Done, End, Pull, Steps, Write, drive, drive_async
 from pgscale.write.encoding import SIGNATURE, TRAILER, Encoder
 from pgscale.write.failures import translated
+from pgscale.write.isolating import read_guards
+from pgscale.write.model import Destination
 from pgscale.write.rows import Chunk, Shape, shape_of
 from pgscale.write.sources import ArrowStream, AsyncRows, Rows
+from pgscale.write.staging import FIRST_BATCH_ROWS, choose_shape, make_task
+from pgscale.write.surviving import copy_surviving
 
 # Big enough that a call costs nothing beside its bytes, small enough to stay in a processor's cache.
 CHUNK_BYTES = 256 * 1024
@@ -23,10 +28,15 @@ FIRST_CHUNK_ROWS, MOST_CHUNK_ROWS = 256, 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyResult:
-    """What a copy did."""
+    """What a copy did.
+
+    Args:
+        rows, bytes: as written; dead_letters: rows that were not, and are dead letters now.
+    """
 
     rows: int
     bytes: int
+    dead_letters: int = 0
 
 
 def copy(
@@ -34,6 +44,7 @@ def copy(
     table: str,
     rows: Iterable[Any] | ArrowStream,
     columns: Sequence[str] | None = None,
+    dead_letters: DeadLetters | None = None,
 ) -> CopyResult:
     """Write rows by COPY in its binary format: all of them or none.
 
@@ -44,6 +55,8 @@ def copy(
             (memory stays constant); or one object with `__arrow_c_stream__`.
         columns: which columns the values are for, in their order. By default what the rows say (keys, fields), else
             every column of the table that is not generated. Others get their defaults.
+        dead_letters: where bad rows go, so that all others are written: in one transaction, each row once, here or
+            there. By default a bad row fails the call.
 
     Values are encoded for the column's type: nothing is cast. None is NULL. Datetimes need a time zone where the
     column has one, and none where it has none; infinity is `math.inf` or 'infinity'. Strings in JSON columns are
@@ -53,12 +66,13 @@ def copy(
         RowError: a value does not fit: it names row, column and reason. Nothing of the call was written.
         RefusedError: there is no such table or column, or a type without a binary form.
         UsageError: the rows are none.
+        TooManyDeadLettersError: more rows are bad than `dead_letters` allows. Nothing of the call was written.
 
     Lock: ROW EXCLUSIVE on the table.
     """
     source = Rows(rows)
     with translated(table):
-        return drive(_copy(connection.info, table, columns, source.names), connection, source)
+        return drive(copy_steps(connection.info, table, columns, source.names, dead_letters), connection, source)
 
 
 async def acopy(
@@ -66,17 +80,35 @@ async def acopy(
     table: str,
     rows: AsyncIterable[Any] | Iterable[Any] | ArrowStream,
     columns: Sequence[str] | None = None,
+    dead_letters: DeadLetters | None = None,
 ) -> CopyResult:
     """As copy, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
     with translated(table):
-        return await drive_async(_copy(connection.info, table, columns, source.names), connection, source)
+        return await drive_async(
+            copy_steps(connection.info, table, columns, source.names, dead_letters), connection, source
+        )
 
 
-def _copy(
-    info: psycopg.ConnectionInfo, table: str, columns: Sequence[str] | None, names: tuple[str, ...]
+def copy_steps(
+    info: psycopg.ConnectionInfo,
+    table: str,
+    columns: Sequence[str] | None,
+    names: tuple[str, ...],
+    dead_letters: DeadLetters | None,
+    first_index: int = 0,
 ) -> Steps[CopyResult]:
+    """Ask what a copy needs; its arguments are those of `copy`.
+
+    Args:
+        names: what the source says its columns are.
+        first_index: what letters say of the first row.
+    """
+    is_inside = is_in_a_transaction(info)
     destination = yield from read_destination(info, table)
+    if dead_letters is not None:
+        sink = Sink(dead_letters, str(destination.table), None, first_index)
+        return (yield from _copy_all_that_fits(info, destination, columns, names, sink, is_inside=is_inside))
     chunk: Chunk = yield Pull(FIRST_CHUNK_ROWS)
     if not chunk:
         return CopyResult(rows=0, bytes=0)
@@ -88,6 +120,28 @@ def _copy(
     counted: int = yield End()
     yield Done()
     return CopyResult(rows=counted, bytes=sent)
+
+
+def _copy_all_that_fits(
+    info: psycopg.ConnectionInfo,
+    destination: Destination,
+    columns: Sequence[str] | None,
+    names: tuple[str, ...],
+    sink: Sink,
+    *,
+    is_inside: bool,
+) -> Steps[CopyResult]:
+    chunk: Chunk = yield Pull(FIRST_BATCH_ROWS)
+    if not chunk:
+        return CopyResult(rows=0, bytes=0)
+    shape, encoder = choose_shape(chunk, destination, columns, names)
+    guards = yield from read_guards(info, destination.oid)
+    task = make_task(destination, encoder, shape, guards, sink, is_upsert=False, is_in_a_transaction=is_inside)
+    yield Atomic()
+    landed, sent = yield from copy_surviving(task, chunk)
+    yield from sink.close()
+    yield Done()
+    return CopyResult(rows=landed, bytes=sent, dead_letters=sink.count)
 
 
 def send(encoder: Encoder, shape: Shape, chunk: Chunk) -> Steps[int]:

@@ -13,7 +13,7 @@ from pgscale.core.model import QName
 from pgscale.write.model import ColumnFact, TypeFact
 from pgscale.write.rules import ColumnRule, base_type
 
-ORDINAL = "_pgscale_n"
+ORDINAL, PLACE = "_pgscale_n", "_pgscale_p"
 # A setting of the transaction that nobody else knows: it counts.
 COUNTED = "pgscale.updated_rows"
 # Types whose min and max are aggregates on every supported server, and cheaper than sorting.
@@ -72,6 +72,97 @@ def create_staging(staging: QName, table: QName, names: Sequence[str]) -> sql.Co
 
 def empty(staging: QName) -> sql.Composed:
     return sql.SQL("TRUNCATE {}").format(_name(staging))
+
+
+def isolation_name(table: QName, oid: int, columns: Sequence[ColumnFact], guards: object) -> QName:
+    """Return the session's own table for isolating rows with these columns, as they are now."""
+    shape = repr(([(c.name, c.type_name, c.is_not_null) for c in columns], guards))
+    return QName(schema="pg_temp", name=f"_pgscale_isolate_{oid}_{zlib.crc32(f'{table}{shape}'.encode()):08x}")
+
+
+def create_isolation(
+    name: QName, columns: Sequence[ColumnFact], checks: Sequence[tuple[str, str]], *, refuses_nulls: bool
+) -> sql.Composed:
+    """Return what makes a staging table whose rows have a number (ORDINAL) and, once they are ranked, a place.
+
+    Made of the columns' types and not from the table: that would need the right to read it.
+
+    Args:
+        checks: name and definition of CHECKs to make there, too.
+        refuses_nulls: columns are NOT NULL there where they are in the table.
+    """
+    parts: list[sql.Composable] = [
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(c.name),
+            _server_made(c.type_name),
+            sql.SQL(" NOT NULL" if refuses_nulls and c.is_not_null else ""),
+        )
+        for c in columns
+    ]
+    parts += [sql.SQL("{} pg_catalog.int8").format(sql.Identifier(n)) for n in (ORDINAL, PLACE)]
+    parts += [
+        sql.SQL("CONSTRAINT {} {}").format(sql.Identifier(check), _server_made(definition))
+        for check, definition in checks
+    ]
+    return sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
+        sql.Identifier(name.name), sql.SQL(", ").join(parts)
+    )
+
+
+def insert_isolated(table: QName, isolation: QName, names: Sequence[str], first: int, last: int) -> sql.Composed:
+    """Return what inserts the staged rows numbered from `first` to `last`; identity columns as COPY does."""
+    # Numbers in the text, here and below: with parameters a per cent sign in a name would be read as one.
+    return sql.SQL(
+        "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {isolation}"
+        " WHERE {n} BETWEEN {first} AND {last} ORDER BY {n}"
+    ).format(
+        table=_name(table),
+        names=_list(names),
+        isolation=_name(isolation),
+        n=sql.Identifier(ORDINAL),
+        first=sql.Literal(first),
+        last=sql.Literal(last),
+    )
+
+
+def rank_isolated(isolation: QName, key: Sequence[str]) -> sql.Composed:
+    """Return what gives the staged rows their places from 0: by key, and rows of one key as they came."""
+    return sql.SQL(
+        "UPDATE {isolation} s SET {place} = r.place FROM (SELECT {n} AS n,"
+        " pg_catalog.row_number() OVER (ORDER BY {key}, {n}) - 1 AS place FROM {isolation}) r WHERE s.{n} = r.n"
+    ).format(isolation=_name(isolation), place=sql.Identifier(PLACE), n=sql.Identifier(ORDINAL), key=_list(key))
+
+
+def index_isolated(isolation: QName) -> sql.Composed:
+    """Return what indexes the places; partial, so that rows without one cost nothing."""
+    return sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({place}) WHERE {place} IS NOT NULL").format(
+        sql.Identifier(f"{isolation.name}_p"), _name(isolation), place=sql.Identifier(PLACE)
+    )
+
+
+def isolated(isolation: QName, places: tuple[int, int] | None = None) -> Source:
+    """Return the rows of the isolation table as a source: all, or from one place to before another."""
+    where: sql.Composable = sql.SQL("")
+    if places is not None:
+        where = sql.SQL(" WHERE {} BETWEEN {} AND {}").format(
+            sql.Identifier(PLACE), sql.Literal(places[0]), sql.Literal(places[1] - 1)
+        )
+    return Source(
+        item=sql.SQL("(SELECT * FROM {}{}) s").format(_name(isolation), where),
+        ordinal=sql.SQL("s.{}").format(sql.Identifier(ORDINAL)),
+    )
+
+
+def number_at(isolation: QName, place: int) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {} WHERE {} = {}").format(
+        sql.Identifier(ORDINAL), _name(isolation), sql.Identifier(PLACE), sql.Literal(place)
+    )
+
+
+def set_constraints(names: Sequence[QName], *, immediate: bool) -> sql.Composed:
+    return sql.SQL("SET CONSTRAINTS {} {}").format(
+        sql.SQL(", ").join(_name(n) for n in names), sql.SQL("IMMEDIATE" if immediate else "DEFERRED")
+    )
 
 
 def staged(staging: QName) -> Source:
@@ -154,9 +245,13 @@ def counted() -> sql.Composed:
     return sql.SQL("SELECT pg_catalog.current_setting({})::pg_catalog.int8").format(sql.Literal(COUNTED))
 
 
+def _server_made(text: str) -> sql.SQL:
+    # By its own format_type or pg_get_constraintdef, which quote what needs it: it is SQL, as no user input ever is.
+    return sql.SQL(cast(LiteralString, text))
+
+
 def _typed(expression: sql.Composable, column: ColumnFact) -> sql.Composed:
-    # The server's own format_type made the name and quoted what needs it: it is SQL, as no user input ever is.
-    return sql.SQL("({})::{}").format(expression, sql.SQL(cast(LiteralString, column.type_name)))
+    return sql.SQL("({})::{}").format(expression, _server_made(column.type_name))
 
 
 def _fold(one: ColumnRule, types: Mapping[int, TypeFact], ordinal: sql.Composable) -> sql.Composed:

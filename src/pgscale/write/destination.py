@@ -18,6 +18,11 @@ from pgscale.write.model import ColumnFact, Destination, TypeFact, UniqueKey
 QUERIES = named.load("pgscale.write")
 
 
+def is_in_a_transaction(info: psycopg.ConnectionInfo) -> bool:
+    """Tell whether the connection is in a transaction of the caller's already; asked before the first statement."""
+    return info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+
 def read_destination(info: psycopg.ConnectionInfo, table: str) -> Steps[Destination]:
     """Read what a table's columns are made of.
 

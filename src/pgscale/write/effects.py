@@ -12,7 +12,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from pgscale.write.sources import AsyncRows, Rows
+from pgscale.write.sources import AsyncSource, Source
 
 T = TypeVar("T")
 
@@ -40,6 +40,14 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Run a statement; the answer is the number of rows it changed."""
+
+    query: bytes | sql.Composed
+    params: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pull:
     """Take the next rows of the source; the answer is a chunk, empty at the end."""
 
@@ -48,7 +56,11 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Atomic:
-    """Begin a transaction, or a savepoint in one; everything up to Done is in it."""
+    """Begin a transaction, or a savepoint in one; everything up to Done is in it.
+
+    An error in it rolls it back first, and is then raised in the generator at the effect that failed. So a `try`
+    around the whole of a block, from Atomic to Done, can go on after it; one inside of a block can only translate.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +87,53 @@ class End:
     """End the COPY; the answer is the number of rows the server counted."""
 
 
-Effect: TypeAlias = Fetch | Pull | Atomic | Done | Begin | Write | End
+Effect: TypeAlias = Fetch | Change | Pull | Atomic | Done | Begin | Write | End
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
-def drive(steps: Steps[T], connection: psycopg.Connection[Any], rows: Rows) -> T:
+def drive(steps: Steps[T], connection: psycopg.Connection[Any], rows: Source) -> T:
     """Answer everything the steps ask on a sync connection; return what they return."""
-    answer: Any = None
     try:
+        effect = steps.send(None)
         while True:
-            answer = _answer(steps, steps.send(answer), connection, rows)
+            effect = _go_on(steps, *_settle(steps, effect, connection, rows))
     except StopIteration as ended:
         return ended.value
 
 
-def _answer(steps: Steps[Any], effect: Effect, connection: psycopg.Connection[Any], rows: Rows) -> Any:
+def _go_on(steps: Steps[Any], answer: Any, error: Exception | None) -> Effect:
+    return steps.send(answer) if error is None else steps.throw(error)
+
+
+def _settle(
+    steps: Steps[Any], effect: Effect, connection: psycopg.Connection[Any], rows: Source
+) -> tuple[Any, Exception | None]:
+    """Answer an effect that stands in no block but those that are to survive its failure."""
+    try:
+        return _answer(steps, effect, connection, rows), None
+    except Exception as error:  # noqa: BLE001 because the steps judge it; what they do not catch comes out again
+        return None, error
+
+
+def _answer(steps: Steps[Any], effect: Effect, connection: psycopg.Connection[Any], rows: Source) -> Any:
     match effect:
         case Fetch():
             with connection.cursor(row_factory=tuple_row) as cursor:
                 cursor.adapters.register_dumper(Parameter, _ParameterDumper)
                 cursor.execute(effect.query, effect.params)
                 return cursor.fetchall() if cursor.description is not None else []
+        case Change():
+            return connection.execute(effect.query, effect.params).rowcount
         case Pull():
             return rows.pull(effect.most)
         case Atomic():
             with connection.transaction():
                 inner = steps.send(None)
                 while not isinstance(inner, Done):
-                    inner = steps.send(_answer(steps, inner, connection, rows))
+                    if isinstance(inner, Atomic):
+                        inner = _go_on(steps, *_settle(steps, inner, connection, rows))
+                    else:
+                        inner = steps.send(_answer(steps, inner, connection, rows))
             return None
         case Begin():
             return _copy(steps, effect, connection, rows)
@@ -110,7 +141,7 @@ def _answer(steps: Steps[Any], effect: Effect, connection: psycopg.Connection[An
             raise AssertionError(f"{effect} is asked outside its block")
 
 
-def _copy(steps: Steps[Any], begin: Begin, connection: psycopg.Connection[Any], rows: Rows) -> int:
+def _copy(steps: Steps[Any], begin: Begin, connection: psycopg.Connection[Any], rows: Source) -> int:
     with connection.cursor() as cursor:
         with cursor.copy(begin.statement) as copy:
             effect = steps.send(None)
@@ -123,18 +154,27 @@ def _copy(steps: Steps[Any], begin: Begin, connection: psycopg.Connection[Any], 
         return cursor.rowcount
 
 
-async def drive_async(steps: Steps[T], connection: psycopg.AsyncConnection[Any], rows: AsyncRows) -> T:
+async def drive_async(steps: Steps[T], connection: psycopg.AsyncConnection[Any], rows: AsyncSource) -> T:
     """As drive, on an async connection."""
-    answer: Any = None
     try:
+        effect = steps.send(None)
         while True:
-            answer = await _answer_async(steps, steps.send(answer), connection, rows)
+            effect = _go_on(steps, *(await _settle_async(steps, effect, connection, rows)))
     except StopIteration as ended:
         return ended.value
 
 
+async def _settle_async(
+    steps: Steps[Any], effect: Effect, connection: psycopg.AsyncConnection[Any], rows: AsyncSource
+) -> tuple[Any, Exception | None]:
+    try:
+        return await _answer_async(steps, effect, connection, rows), None
+    except Exception as error:  # noqa: BLE001 because the steps judge it; what they do not catch comes out again
+        return None, error
+
+
 async def _answer_async(
-    steps: Steps[Any], effect: Effect, connection: psycopg.AsyncConnection[Any], rows: AsyncRows
+    steps: Steps[Any], effect: Effect, connection: psycopg.AsyncConnection[Any], rows: AsyncSource
 ) -> Any:
     match effect:
         case Fetch():
@@ -142,13 +182,18 @@ async def _answer_async(
                 cursor.adapters.register_dumper(Parameter, _ParameterDumper)
                 await cursor.execute(effect.query, effect.params)
                 return await cursor.fetchall() if cursor.description is not None else []
+        case Change():
+            return (await connection.execute(effect.query, effect.params)).rowcount
         case Pull():
             return await rows.pull(effect.most)
         case Atomic():
             async with connection.transaction():
                 inner = steps.send(None)
                 while not isinstance(inner, Done):
-                    inner = steps.send(await _answer_async(steps, inner, connection, rows))
+                    if isinstance(inner, Atomic):
+                        inner = _go_on(steps, *(await _settle_async(steps, inner, connection, rows)))
+                    else:
+                        inner = steps.send(await _answer_async(steps, inner, connection, rows))
             return None
         case Begin():
             return await _copy_async(steps, effect, connection, rows)
@@ -157,7 +202,7 @@ async def _answer_async(
 
 
 async def _copy_async(
-    steps: Steps[Any], begin: Begin, connection: psycopg.AsyncConnection[Any], rows: AsyncRows
+    steps: Steps[Any], begin: Begin, connection: psycopg.AsyncConnection[Any], rows: AsyncSource
 ) -> int:
     async with connection.cursor() as cursor:
         async with cursor.copy(begin.statement) as copy:

@@ -80,9 +80,14 @@ class Encoder:
         try:
             return self.fast(extract(rows))
         except Exception:  # noqa: BLE001 because whatever went wrong, the slow way says where, or goes through
-            return b"".join(self._one(row, shape, at + number) for number, row in enumerate(rows))
+            return b"".join(self.encode_one(row, shape, at + number) for number, row in enumerate(rows))
 
-    def _one(self, row: object, shape: Shape, index: int) -> bytes:
+    def encode_one(self, row: object, shape: Shape, index: int) -> bytes:
+        """Return one row as COPY wants it.
+
+        Raises:
+            RowError: it does not fit.
+        """
         parts = [struct.pack(">h", len(self.columns))]
         for value in self.judge(row, shape, index):
             parts += [NULL] if value is None else [struct.pack(">i", len(value)), value]
@@ -140,6 +145,7 @@ def make_encoder(columns: Sequence[ColumnFact], encoders: Sequence[Encode]) -> E
     )
 
 
+_SIZE = struct.Struct(">i")
 _JSONB = struct.Struct(">ib")
 
 
@@ -149,3 +155,18 @@ def _framed_by(encode: Encode, value: object) -> bytes:
 
 def _with_version(size: int) -> bytes:
     return _JSONB.pack(size, 1)
+
+
+def fields_of(form: bytes) -> list[bytes | None]:
+    """Return the values of a row as COPY has it, each in its binary form."""
+    fields: list[bytes | None] = []
+    at = 2
+    while at < len(form):
+        size: int = _SIZE.unpack_from(form, at)[0]
+        at += 4
+        if size < 0:
+            fields.append(None)
+            continue
+        fields.append(form[at : at + size])
+        at += size
+    return fields

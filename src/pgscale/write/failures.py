@@ -9,7 +9,16 @@ import psycopg
 from pgscale.errors import PgscaleError
 from pgscale.write.model import RowError
 
-_LINE = re.compile(r"^COPY (?!_pgscale_).*, line (\d+)(?:, column ([^:]+))?", re.MULTILINE)
+_LINE = re.compile(r"^COPY (?P<table>.*?), line (?P<line>\d+)(?:, column (?P<column>[^:\n]+))?", re.MULTILINE)
+
+
+def find_line(error: psycopg.Error) -> tuple[int, str | None] | None:
+    """Return which row of a COPY the server blames, from 0, and its column where it says so.
+
+    None where it blames none, and where it speaks another language than English.
+    """
+    found = _LINE.search(error.diag.context or "")
+    return None if found is None else (int(found["line"]) - 1, found["column"])
 
 
 class WriteFailedError(PgscaleError):
@@ -33,10 +42,16 @@ class translated:  # noqa: N801 because it reads as a word in a with statement
             return
         reason = (error.diag.message_primary or str(error)).rstrip(".")
         found = _LINE.search(error.diag.context or "")
-        if found is not None:
-            column = error.diag.column_name or found[2]
-            raise RowError(int(found[1]) - 1, column, f"{reason} ({error.sqlstate})") from error
+        if found is not None and not found["table"].startswith("_pgscale_"):
+            column = error.diag.column_name or found["column"]
+            raise RowError(int(found["line"]) - 1, column, f"{reason} ({error.sqlstate})") from error
         raise WriteFailedError(
             f"{self.table} could not be written: {reason} ({error.sqlstate}).",
             consequence="Nothing of this call was written.",
         ) from error
+
+
+def as_the_servers(error: PgscaleError, states: frozenset[str]) -> Exception:
+    """Return what the server said when its SQLSTATE is one of these, else the error itself."""
+    cause = error.__cause__
+    return cause if isinstance(cause, psycopg.Error) and cause.sqlstate in states else error

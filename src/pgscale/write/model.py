@@ -84,13 +84,16 @@ class RowError(PgscaleError):
         row: its index among the rows given, from 0.
         column: the column's name; None when the row as a whole is wrong.
         reason: why, in a few words.
+        table: told where rows of several tables are written.
     """
 
     exit_code = 1
 
-    def __init__(self, row: int, column: str | None, reason: str) -> None:
-        where = f"Row {row}" if column is None else f"Row {row}, column {column}"
+    def __init__(self, row: int, column: str | None, reason: str, table: str | None = None) -> None:
+        where = f"Row {row}" if table is None else f"Row {row} of {table}"
+        where = where if column is None else f"{where}, column {column}"
         super().__init__(f"{where}: {reason}.", consequence="Nothing of this call was written.")
         self.row = row
         self.column = column
         self.reason = reason
+        self.table = table

@@ -61,3 +61,57 @@ SELECT c.relname::text AS name, i.indimmediate AS is_immediate, i.indisvalid AS 
     WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = %(oid)s::pg_catalog.int8::pg_catalog.oid AND i.indisunique
+
+-- name: read_guards
+WITH tree AS (
+  SELECT %(oid)s::pg_catalog.int8::pg_catalog.oid AS oid
+  UNION
+  SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(%(oid)s::pg_catalog.int8::pg_catalog.oid::pg_catalog.regclass) p
+), guards AS (
+  SELECT c.conname::text AS name, n.nspname::text AS schema, c.condeferred AS is_deferred,
+    (c.conrelid = %(oid)s::pg_catalog.int8::pg_catalog.oid) AS is_own,
+    (c.contype = 'f' AND c.confrelid IN (SELECT t.oid FROM tree t)) AS refers_to_itself,
+    -- It reads columns only, by the collations of their types, and is enforced (18).
+    (c.contype = 'c' AND pg_catalog.cardinality(c.conkey) > 0 AND 0 < ALL (c.conkey)
+      AND pg_catalog.to_jsonb(c) ->> 'conenforced' IS DISTINCT FROM 'false'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+        WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) AND a.attcollation <> y.typcollation)) AS is_of_row,
+    CASE c.contype WHEN 'c' THEN pg_catalog.pg_get_constraintdef(c.oid) END AS definition,
+    ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(c.conkey) WITH ORDINALITY k(attnum, place)
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
+  FROM tree t JOIN pg_catalog.pg_constraint c ON c.conrelid = t.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+  UNION ALL
+  SELECT x.relname::text, '', false, false, false, false, NULL,
+    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indexrelid
+      AND a.attnum <= i.indnkeyatts ORDER BY a.attnum)
+  FROM tree t JOIN pg_catalog.pg_index i ON i.indrelid = t.oid JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+  WHERE i.indisunique AND 0 <> ALL (i.indkey::pg_catalog.int2[])
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid AND c.conrelid = i.indrelid)
+)
+SELECT
+  -- The bits of tgtype: 1 ROW, 2 BEFORE, 4 INSERT.
+  EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid
+    WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 7 = 7) AS may_change_rows,
+  COALESCE((SELECT pg_catalog.jsonb_agg(pg_catalog.to_jsonb(g)) FROM guards g), '[]') AS guards
+
+-- name: read_foreign_keys
+WITH given AS (
+  SELECT g.oid FROM pg_catalog.unnest(%(oids)s::pg_catalog.int8[]::pg_catalog.oid[]) g(oid)
+), kin AS (
+  -- A foreign key of a partition is one of its parent, and the other way round.
+  SELECT g.oid, g.oid AS relid FROM given g
+  UNION SELECT g.oid, a.relid::pg_catalog.oid FROM given g, pg_catalog.pg_partition_ancestors(g.oid) a
+  UNION SELECT g.oid, t.relid::pg_catalog.oid FROM given g, pg_catalog.pg_partition_tree(g.oid) t
+)
+SELECT DISTINCT c.conname::text AS name, n.nspname::text AS schema, child.oid::pg_catalog.int8 AS child_oid,
+  parent.oid::pg_catalog.int8 AS parent_oid, rn.nspname::text AS table_schema, r.relname::text AS table_name,
+  pn.nspname::text AS parent_schema, p.relname::text AS parent_name, c.condeferrable AS is_deferrable,
+  c.condeferred AS is_deferred
+FROM pg_catalog.pg_constraint c
+JOIN kin child ON child.relid = c.conrelid JOIN kin parent ON parent.relid = c.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+JOIN pg_catalog.pg_class p ON p.oid = c.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE c.contype = 'f' AND c.conparentid = 0 AND pg_catalog.to_jsonb(c) ->> 'conenforced' IS DISTINCT FROM 'false'
+ORDER BY table_schema, table_name, name, child_oid, parent_oid

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from importlib import import_module
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from pgscale.errors import UsageError
 from pgscale.write.rows import Chunk
 
 ARROW_ROWS = 8_192
+# After so many rows of a sync source others may have their turn.
+ASYNC_ROWS = 256
 
 
 @runtime_checkable
@@ -18,6 +21,18 @@ class ArrowStream(Protocol):
     """What Arrow, pandas, polars and DuckDB offer: the Arrow PyCapsule interface."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+class Source(Protocol):
+    """Gives out rows in chunks."""
+
+    def pull(self, most: int) -> Chunk: ...
+
+
+class AsyncSource(Protocol):
+    """Gives out rows in chunks, in its time."""
+
+    async def pull(self, most: int) -> Chunk: ...
 
 
 class Rows:
@@ -40,6 +55,9 @@ class Rows:
         """Return the next rows, at most so many; none when there are no more."""
         return list(islice(self._rows, most))
 
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
 
 class AsyncRows:
     """Chunks of an async source, or of a sync one in async code."""
@@ -56,6 +74,16 @@ class AsyncRows:
     def names(self) -> tuple[str, ...]:
         return self._sync.names if self._sync is not None else ()
 
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        if self._async is not None:
+            async for row in self._async:
+                yield row
+        elif self._sync is not None:
+            for number, row in enumerate(self._sync):
+                if number % ASYNC_ROWS == 0:
+                    await asyncio.sleep(0)
+                yield row
+
     async def pull(self, most: int) -> Chunk:
         """As Rows.pull."""
         if self._sync is not None:
@@ -67,6 +95,26 @@ class AsyncRows:
             if len(chunk) >= most:
                 break
         return chunk
+
+
+S = TypeVar("S", Rows, AsyncRows)
+
+
+class InTurn(Generic[S]):
+    """Several sources, of which one at a time gives out its rows."""
+
+    def __init__(self, sources: Sequence[S]) -> None:
+        self._sources = sources
+        self._current = sources[0]
+
+    def turn(self, number: int) -> tuple[str, ...]:
+        """Let this source give out rows from now on; return what it says its columns are."""
+        self._current = self._sources[number]
+        return self._current.names
+
+    def pull(self, most: int) -> Any:
+        """As the source does whose turn it is."""
+        return self._current.pull(most)
 
 
 def read_arrow(stream: ArrowStream) -> tuple[tuple[str, ...], Iterator[Any]]:

@@ -7,21 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from pgscale.core.model import QName
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
 from pgscale.write import ddl
 from pgscale.write.composing import array_of_rows
 from pgscale.write.copying import send
-from pgscale.write.destination import encoder_for, read_destination, read_unique_keys
+from pgscale.write.dead_letters.sink import DeadLetters, Sink
+from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination, read_unique_keys
 from pgscale.write.effects import Atomic, Begin, Done, End, Fetch, Parameter, Pull, Steps, drive, drive_async
 from pgscale.write.encoding import Encoder
 from pgscale.write.failures import translated
+from pgscale.write.isolating import read_guards
+from pgscale.write.merging import upsert_surviving
 from pgscale.write.model import Destination, UniqueKey
 from pgscale.write.rows import Chunk, Shape, shape_of
 from pgscale.write.rules import Rule, choose_rules, find_overwritten_counters
 from pgscale.write.sources import ArrowStream, AsyncRows, Rows
+from pgscale.write.staging import choose_shape, make_task
 
 # Up to so many rows go as one parameter; more are staged by COPY. See docs/writing.md for the measurement.
 MOST_UNNESTED_ROWS = 1_000
@@ -35,12 +38,14 @@ class UpsertResult:
         rows: as given; inserted, updated: rows of the table. Rows that share a key count once there, and those that
             every rule leaves alone count nowhere.
         warnings: what looks like a mistake in the rules.
+        dead_letters: rows that were not written, and are dead letters now.
     """
 
     rows: int
     inserted: int
     updated: int
     warnings: tuple[str, ...] = ()
+    dead_letters: int = 0
 
 
 def upsert(
@@ -50,6 +55,7 @@ def upsert(
     key: Sequence[str],
     rules: Mapping[str, Rule] | None = None,
     columns: Sequence[str] | None = None,
+    dead_letters: DeadLetters | None = None,
 ) -> UpsertResult:
     """Insert rows, or merge them into the rows that are there: all of them or none.
 
@@ -57,7 +63,7 @@ def upsert(
     may upsert the same keys: they wait for one another, and never in a circle.
 
     Args:
-        connection, table, rows, columns: as for `copy`.
+        connection, table, rows, columns, dead_letters: as for `copy`.
         key: columns of a unique key of the table, in any order.
         rules: what becomes of a column where the row is there: `set` to the new value (where no rule is given),
             `add` the new value, `least`, `greatest` of both, `keep` the old one unless it is NULL, `coalesce`: the
@@ -71,7 +77,7 @@ def upsert(
     """
     source = Rows(rows)
     with translated(table):
-        steps = _upsert(connection.info, table, tuple(key), dict(rules or {}), columns, source.names)
+        steps = upsert_steps(connection.info, table, tuple(key), dict(rules or {}), columns, source.names, dead_letters)
         return drive(steps, connection, source)
 
 
@@ -82,68 +88,88 @@ async def aupsert(
     key: Sequence[str],
     rules: Mapping[str, Rule] | None = None,
     columns: Sequence[str] | None = None,
+    dead_letters: DeadLetters | None = None,
 ) -> UpsertResult:
     """As upsert, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
     with translated(table):
-        steps = _upsert(connection.info, table, tuple(key), dict(rules or {}), columns, source.names)
+        steps = upsert_steps(connection.info, table, tuple(key), dict(rules or {}), columns, source.names, dead_letters)
         return await drive_async(steps, connection, source)
 
 
-def _upsert(
+def upsert_steps(
     info: psycopg.ConnectionInfo,
     table: str,
     key: tuple[str, ...],
     rules: dict[str, Rule],
     columns: Sequence[str] | None,
     names: tuple[str, ...],
+    dead_letters: DeadLetters | None,
+    first_index: int = 0,
 ) -> Steps[UpsertResult]:
+    is_inside = is_in_a_transaction(info)
     destination = yield from read_destination(info, table)
     known = yield from read_unique_keys(info, destination.oid)
     arbiter = _arbiter(destination, known, key)
     chunk: Chunk = yield Pull(MOST_UNNESTED_ROWS + 1)
     if not chunk:
         return UpsertResult(rows=0, inserted=0, updated=0)
-    shape = shape_of(chunk[0])
-    encoder = encoder_for(destination, columns or names or shape.names or None)
+    if dead_letters is None:
+        shape = shape_of(chunk[0])
+        encoder = encoder_for(destination, columns or names or shape.names or None)
+    else:
+        shape, encoder = choose_shape(chunk, destination, columns, names)
     if missing := [name for name in key if name not in encoder.names]:
         raise UsageError(f"The rows have no value for {', '.join(missing)}, which is of the key.")
     chosen = choose_rules(encoder.columns, key, rules, destination.types)
 
     is_partitioned = destination.kind == "p"
 
-    def merge(rows_from: ddl.Source) -> sql.Composed:
-        columns = [c for name in key for c in encoder.columns if c.name == name]
-        return ddl.upsert(
+    def merge(rows_from: ddl.Source, params: dict[str, Any] | None = None) -> Steps[tuple[int, int]]:
+        if is_partitioned:
+            yield Fetch(ddl.count_from_zero())
+        statement = ddl.upsert(
             destination.table,
             rows_from,
-            columns,
+            [c for name in key for c in encoder.columns if c.name == name],
             chosen,
             destination.types,
             nulls_are_equal=arbiter.nulls_are_equal,
             counts_updates=is_partitioned,
         )
+        inserted, updated = (yield Fetch(statement, params))[0]
+        if is_partitioned:
+            updated = (yield Fetch(ddl.counted()))[0][0]
+            inserted -= updated
+        return inserted, updated
 
-    yield Atomic()
-    if is_partitioned:
-        yield Fetch(ddl.count_from_zero())
-    if len(chunk) <= MOST_UNNESTED_ROWS and _can_be_unnested(destination, encoder):
+    most_unnested = MOST_UNNESTED_ROWS if _can_be_unnested(destination, encoder) else -1
+    dead = 0
+    if dead_letters is not None:
+        guards = yield from read_guards(info, destination.oid)
+        sink = Sink(dead_letters, str(destination.table), {"key": list(key), "rules": rules}, first_index)
+        task = make_task(destination, encoder, shape, guards, sink, is_upsert=True, is_in_a_transaction=is_inside)
+        yield Atomic()
+        given, inserted, updated = yield from upsert_surviving(task, key, chunk, merge, most_unnested)
+        yield from sink.close()
+        yield Done()
+        dead = sink.count
+    elif len(chunk) <= most_unnested:
+        yield Atomic()
         forms = [encoder.judge(row, shape, number) for number, row in enumerate(chunk)]
         data = array_of_rows([dict(zip(encoder.names, form, strict=True)) for form in forms], destination)
-        names = tuple(c.name for c in destination.columns)
-        answer = yield Fetch(merge(ddl.unnested(destination.table, names)), {"rows": Parameter(data)})
+        source = ddl.unnested(destination.table, tuple(c.name for c in destination.columns))
+        inserted, updated = yield from merge(source, {"rows": Parameter(data)})
         given = len(chunk)
+        yield Done()
     else:
+        yield Atomic()
         staging = ddl.staging_name(destination.oid, encoder.names)
         given = yield from _stage(destination, staging, encoder, shape, chunk)
-        answer = yield Fetch(merge(ddl.staged(staging)))
-    inserted, updated = answer[0]
-    if is_partitioned:
-        updated = (yield Fetch(ddl.counted()))[0][0]
-        inserted -= updated
-    yield Done()
+        inserted, updated = yield from merge(ddl.staged(staging))
+        yield Done()
     warnings = find_overwritten_counters(chosen, destination.types)
-    return UpsertResult(rows=given, inserted=inserted, updated=updated, warnings=warnings)
+    return UpsertResult(rows=given, inserted=inserted, updated=updated, warnings=warnings, dead_letters=dead)
 
 
 def _stage(destination: Destination, staging: QName, encoder: Encoder, shape: Shape, chunk: Chunk) -> Steps[int]:

@@ -1,0 +1,133 @@
+"""Where the bad rows of a call go: the table, in the call's transaction, or a file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pgscale.errors import PgscaleError, UsageError
+from pgscale.write.dead_letters.model import DeadLetter
+from pgscale.write.dead_letters.storing import ensure_table, record, save
+from pgscale.write.effects import Steps
+
+# Letters are saved in parts of so many; more of them in memory would save no more time.
+PART_LETTERS = 500
+_SPOOL_BYTES = 1024 * 1024
+
+
+class TooManyDeadLettersError(PgscaleError):
+    """More rows are bad than the caller said may be; nothing of the call was written."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    """Where rows that cannot be written are to go, so that they do not fail the call.
+
+    Args:
+        source: the writer's name, to find its letters by.
+        file: a file of one JSON document a line, to append to; by default they go to table pgscale.dead_letter, in
+            the transaction of the call.
+        most: with more letters than so many the call fails after all, and nothing is written.
+    """
+
+    source: str = ""
+    file: Path | str | None = None
+    most: int | None = None
+
+
+class Sink:
+    """Takes the letters of one call, in constant memory, and keeps them when the call is about to end."""
+
+    def __init__(self, wanted: DeadLetters, table: str, merge: Mapping[str, Any] | None, first_index: int) -> None:
+        if "\0" in wanted.source:
+            raise UsageError("The name of a source has no NUL.")
+        self.count = 0
+        self._first_index = first_index
+        self._wanted, self._table, self._merge = wanted, table, merge
+        self._part: list[DeadLetter] = []
+        self._has_table = False
+        self._spool: IO[bytes] | None = None
+
+    def take(
+        self, row: Mapping[str, Any], index: int, column: str | None, sqlstate: str | None, reason: str
+    ) -> Steps[None]:
+        """Take a bad row, with its index among the rows of the call; in the transaction of the call.
+
+        Raises:
+            TooManyDeadLettersError: it is one too many.
+        """
+        self.count += 1
+        index += self._first_index
+        if self._wanted.most is not None and self.count > self._wanted.most:
+            raise TooManyDeadLettersError(
+                f"More than {self._wanted.most} rows are bad; the last one is row {index}: {reason}.",
+                consequence="Nothing of this call was written.",
+            )
+        self._part.append(
+            DeadLetter(
+                table=self._table,
+                row=row,
+                index=index,
+                column=column,
+                sqlstate=sqlstate,
+                reason=reason,
+                source=self._wanted.source,
+                merge=self._merge,
+            )
+        )
+        if len(self._part) >= PART_LETTERS:
+            yield from self._save()
+
+    def close(self) -> Steps[None]:
+        """Keep every letter for good, just before the transaction of the call ends.
+
+        A file is on disk when this returns. It is no part of the transaction: a COMMIT that fails after it leaves
+        letters of rows that nobody wrote, and never rows without letters.
+        """
+        yield from self._save()
+        if self._spool is None or self._wanted.file is None:
+            return
+        self._spool.seek(0)
+        try:
+            _append(Path(self._wanted.file), self._spool)
+        finally:
+            self._spool.close()
+
+    def _save(self) -> Steps[None]:
+        part, self._part = self._part, []
+        if not part:
+            return
+        if self._wanted.file is None:
+            if not self._has_table:
+                yield from ensure_table()
+                self._has_table = True
+            yield from save(part)
+            return
+        if self._spool is None:
+            self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 because close() ends it
+        at = dt.datetime.now(dt.UTC).isoformat()
+        for letter in part:
+            line = json.dumps({"at": at, **record(letter)}, ensure_ascii=False)
+            self._spool.write(line.encode() + b"\n")
+
+
+def _append(path: Path, lines: IO[bytes]) -> None:
+    try:
+        with path.open("ab") as file:
+            while block := lines.read(_SPOOL_BYTES):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UsageError(
+            f"The dead letters cannot be written to {path}: {error.strerror}.",
+            consequence="Nothing of this call was written.",
+        ) from error

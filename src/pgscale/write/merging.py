@@ -1,0 +1,159 @@
+"""Upsert of rows of which some are bad: the good ones are merged, the bad ones become dead letters."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, TypeAlias
+
+import psycopg
+
+from pgscale.write import ddl
+from pgscale.write.composing import array_of_rows
+from pgscale.write.dead_letters.tagging import row_from_bytes, row_to_bytes
+from pgscale.write.effects import Atomic, Done, Fetch, Parameter, Pull, Steps
+from pgscale.write.encoding import fields_of
+from pgscale.write.isolating import FOREIGN_KEY, blames_a_row, isolate
+from pgscale.write.rows import Chunk
+from pgscale.write.staging import Encoded, Staging, Task, check_deferred, encode_each, next_batch_rows
+from pgscale.write.surviving import land_children
+
+# So many rows of the staging table are scanned as fast as they are looked up.
+MOST_SCANNED_ROWS = 4_096
+
+Merge: TypeAlias = "Callable[[ddl.Source, dict[str, Any] | None], Steps[tuple[int, int]]]"
+
+
+class Spill:
+    """Rows put by on disk, to be looked up when the server does not take one of them."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 because it lives as long as this
+        self._starts: list[int] = []
+        self._offsets: list[int] = []
+
+    def add(self, indexes: Sequence[int], rows: Sequence[Any], named: Callable[[object], Mapping[str, Any]]) -> None:
+        """Put rows by, with their places among those given."""
+        for start in range(0, len(rows), 256):
+            part = dict(zip(indexes[start : start + 256], rows[start : start + 256], strict=True))
+            self._starts.append(indexes[start])
+            self._offsets.append(self._file.tell())
+            try:
+                data = pickle.dumps(part, protocol=5)
+            except Exception:  # noqa: BLE001 because a class may refuse it with anything; what a letter keeps will do
+                data = pickle.dumps({index: row_to_bytes(named(row)) for index, row in part.items()}, protocol=5)
+            self._file.write(data)
+
+    def row(self, index: int) -> object:
+        """Return the row of a place; it was put by."""
+        at = self._offsets[bisect_right(self._starts, index) - 1]
+        end = self._file.tell()
+        self._file.seek(at)
+        row = pickle.load(self._file)[index]  # noqa: S301 because this process wrote it to a file without a name
+        self._file.seek(end)
+        return row_from_bytes(row) if isinstance(row, bytes) else row
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def upsert_surviving(
+    task: Task,
+    key: Sequence[str],
+    chunk: Chunk,
+    merge: Merge,
+    most_unnested_rows: int,
+) -> Steps[tuple[int, int, int]]:
+    """Merge all rows of the source that can be, from the chunk that is pulled already.
+
+    All are staged before any is merged, so that keys are written in one order whatever is bad among them.
+
+    Args:
+        merge: writes what a source has, and returns rows inserted and updated.
+        most_unnested_rows: up to so many are tried as one parameter first.
+
+    Returns:
+        Rows given, rows inserted, rows updated.
+    """
+    yield from check_deferred(task.guards)
+    given = len(chunk)
+    found = yield from encode_each(task, chunk, 0)
+    if given <= most_unnested_rows:
+        done = yield from _merge_whole(task, _unnest(task, found), merge) if found.forms else _nothing()
+        if done is not None:
+            return given, *done
+    staging, spill, staged = Staging(task, checks=False), Spill(), 0
+    try:
+        while chunk:
+            spill.add(found.indexes, found.rows, task.named)
+            staged += len((yield from staging.stage(found, keeps=True)))
+            chunk = yield Pull(next_batch_rows(len(chunk), sum(map(len, found.forms))))
+            found = yield from encode_each(task, chunk, given)
+            given += len(chunk)
+        done = yield from _merge_whole(task, (ddl.isolated(task.isolation), None), merge)
+        if done is None:
+            done = yield from _merge_isolated(task, key, staged, spill, merge)
+    finally:
+        spill.close()
+    return given, *done
+
+
+def _nothing() -> Steps[tuple[int, int]]:
+    yield from ()
+    return 0, 0
+
+
+def _unnest(task: Task, found: Encoded) -> tuple[ddl.Source, dict[str, Any]]:
+    destination, names = task.destination, task.encoder.names
+    rows = [dict(zip(names, fields_of(form), strict=True)) for form in found.forms]
+    source = ddl.unnested(destination.table, tuple(c.name for c in destination.columns))
+    return source, {"rows": Parameter(array_of_rows(rows, destination))}
+
+
+def _merge_whole(
+    task: Task, source: tuple[ddl.Source, dict[str, Any] | None], merge: Merge
+) -> Steps[tuple[int, int] | None]:
+    """Merge all at once; None when a row is bad."""
+    try:
+        yield Atomic()
+        done = yield from merge(*source)
+        yield from check_deferred(task.guards)
+        yield Done()
+    except psycopg.Error as error:
+        if not blames_a_row(error):
+            raise
+        return None
+    return done
+
+
+def _merge_isolated(task: Task, key: Sequence[str], count: int, spill: Spill, merge: Merge) -> Steps[tuple[int, int]]:
+    """Merge the staged rows but for the bad ones, in the order of the key, so that writers do not meet in a circle."""
+    yield Fetch(ddl.rank_isolated(task.isolation, key))
+    if count > MOST_SCANNED_ROWS:
+        yield Fetch(ddl.index_isolated(task.isolation))
+    totals = [0, 0]
+
+    def land(low: int, high: int) -> Steps[int]:
+        inserted, updated = yield from merge(ddl.isolated(task.isolation, (low, high)), None)
+        yield from check_deferred(task.guards)
+        totals[0] += inserted
+        totals[1] += updated
+        return inserted + updated
+
+    left: list[tuple[int, psycopg.Error]] = []
+
+    def bury(place: int, error: psycopg.Error) -> Steps[None]:
+        if task.guards.refers_to_itself and error.sqlstate == FOREIGN_KEY:
+            left.append((place, error))
+            return
+        index = (yield Fetch(ddl.number_at(task.isolation, place)))[0][0]
+        yield from task.bury(spill.row(index), index, error)
+
+    yield from isolate(0, count, land, bury, is_doomed=True)
+    yield from land_children(left, land)
+    for place, error in left:
+        index = (yield Fetch(ddl.number_at(task.isolation, place)))[0][0]
+        yield from task.bury(spill.row(index), index, error)
+    return totals[0], totals[1]
