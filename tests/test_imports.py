@@ -24,7 +24,9 @@ def _import(module: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("module", ["pgscale", "pgscale.partition", "pgscale.embedded"])
+@pytest.mark.parametrize(
+    "module", ["pgscale", "pgscale.partition", "pgscale.embedded", "pgscale.write.loading", "pgscale.write.ladder"]
+)
 def test_import_needs_no_command_line(module):
     done = _import(module)
     assert done.returncode == 0, done.stderr

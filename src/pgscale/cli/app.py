@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import click
 
 from pgscale import __version__
+from pgscale.cli.bench import bench
 from pgscale.cli.dead_letters import dead_letters
+from pgscale.cli.load import load
 from pgscale.cli.partition import partition
 from pgscale.connect.dsn import redact
 from pgscale.errors import PgscaleError
@@ -29,6 +31,8 @@ def app() -> None:
 
 app.add_command(partition)
 app.add_command(dead_letters)
+app.add_command(load)
+app.add_command(bench)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,53 +10,18 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from pgscale.cli.options import DURATION, SIZE, common
+from pgscale.cli.options import render as _render
 from pgscale.cli.progress import watching
 from pgscale.commands import partition as commands
 from pgscale.commands import schedule as schedules
 from pgscale.commands.schedule import KINDS, Kind
 from pgscale.connect.dsn import redact
 from pgscale.core.model import Report
-from pgscale.core.units import parse_bytes, parse_duration_s
 from pgscale.errors import PgscaleError
 from pgscale.partition import STRATEGY_NAMES, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Duration(click.ParamType[float]):
-    """`250ms`, `1s`, `2min`: seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_duration_s(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DURATION = Duration()
-
-
-class Size(click.ParamType[int]):
-    """`512MB`, `80GB`: bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_bytes(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-SIZE = Size()
-
-
-def common(function: F) -> F:
-    """--dsn and --json, which every verb has."""
-    function = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")(function)
-    return click.option("--dsn", help="Connection string or URL.")(function)
 
 
 def tuning(function: F) -> F:
@@ -154,12 +118,6 @@ def _options(given: dict[str, Any], *, cutover: bool = True) -> Options:
         storage=given["storage"],
         free_disk_bytes=given["free_disk"],
     )
-
-
-def _render(report: Report, as_json: bool) -> None:
-    click.echo(json.dumps(report.data, ensure_ascii=False) if as_json else report.text)
-    if report.exit_code:
-        sys.exit(report.exit_code)
 
 
 @click.group()

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from pgscale.write import scalars
+from pgscale.write.arrow import ArrowRows, UnreadableValue
 from pgscale.write.composing import NULL, framed
 from pgscale.write.model import ColumnFact, NotFittingError, RowError
 from pgscale.write.rows import Chunk, Shape, WrongRowError, explain_row
@@ -68,7 +69,9 @@ class Encoder:
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns)
 
-    def encode(self, rows: Chunk, shape: Shape, extract: Callable[[Chunk], Iterable[Sequence[Any]]], at: int) -> bytes:
+    def encode(
+        self, rows: ArrowRows | Chunk, shape: Shape, extract: Callable[[Chunk], Iterable[Sequence[Any]]], at: int
+    ) -> bytes:
         """Return the rows of a chunk as COPY wants them, without signature and trailer.
 
         Args:
@@ -77,6 +80,11 @@ class Encoder:
         Raises:
             RowError: names the first row that does not fit, its column and the reason.
         """
+        if isinstance(rows, ArrowRows):
+            data = rows.encoded(self.encoders)
+            if data is not None:
+                return data
+            rows = list(rows)
         try:
             return self.fast(extract(rows))
         except Exception:  # noqa: BLE001 because whatever went wrong, the slow way says where, or goes through
@@ -105,6 +113,8 @@ class Encoder:
             raise RowError(index, None, str(error)) from None
         forms: list[bytes | None] = []
         for column, encode, value in zip(self.columns, self.encoders, values, strict=True):
+            if isinstance(value, UnreadableValue):
+                raise RowError(index, column.name, f"a value of Arrow's {value.type} that no value of Python is")
             try:
                 forms.append(None if value is None else encode(value))
             except NotFittingError as error:

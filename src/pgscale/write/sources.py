@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from pgscale.errors import UsageError
+from pgscale.write.arrow import ArrowRows, ArrowStream, read_arrow
 from pgscale.write.rows import Chunk
 
+# Rows of an Arrow stream that are tuples at a time, where somebody wants them one by one.
 ARROW_ROWS = 8_192
 # After so many rows of a sync source others may have their turn.
 ASYNC_ROWS = 256
 
 
-@runtime_checkable
-class ArrowStream(Protocol):
-    """What Arrow, pandas, polars and DuckDB offer: the Arrow PyCapsule interface."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-
 class Source(Protocol):
     """Gives out rows in chunks."""
 
-    def pull(self, most: int) -> Chunk: ...
+    def pull(self, most: int) -> ArrowRows | Chunk: ...
 
 
 class AsyncSource(Protocol):
     """Gives out rows in chunks, in its time."""
 
-    async def pull(self, most: int) -> Chunk: ...
+    async def pull(self, most: int) -> ArrowRows | Chunk: ...
 
 
 class Rows:
@@ -44,19 +38,25 @@ class Rows:
 
     def __init__(self, rows: Iterable[Any] | ArrowStream) -> None:
         self.names: tuple[str, ...] = ()
+        self._batches: Callable[[int], ArrowRows | Chunk] | None = None
+        self._rows: Iterator[Any] = iter(())
         if isinstance(rows, ArrowStream):
-            self.names, self._rows = read_arrow(rows)
+            self.names, self._batches = read_arrow(rows)
         else:
             if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__"):
                 raise UsageError(f"{type(rows).__name__} is no iterable of rows.")
             self._rows = iter(rows)
 
-    def pull(self, most: int) -> Chunk:
+    def pull(self, most: int) -> ArrowRows | Chunk:
         """Return the next rows, at most so many; none when there are no more."""
+        if self._batches is not None:
+            return self._batches(most)
         return list(islice(self._rows, most))
 
     def __iter__(self) -> Iterator[Any]:
-        return self._rows
+        if self._batches is None:
+            return self._rows
+        return (row for batch in iter(lambda: self.pull(ARROW_ROWS), []) for row in batch)
 
 
 class AsyncRows:
@@ -84,7 +84,7 @@ class AsyncRows:
                     await asyncio.sleep(0)
                 yield row
 
-    async def pull(self, most: int) -> Chunk:
+    async def pull(self, most: int) -> ArrowRows | Chunk:
         """As Rows.pull."""
         if self._sync is not None:
             return self._sync.pull(most)
@@ -115,26 +115,3 @@ class InTurn(Generic[S]):
     def pull(self, most: int) -> Any:
         """As the source does whose turn it is."""
         return self._current.pull(most)
-
-
-def read_arrow(stream: ArrowStream) -> tuple[tuple[str, ...], Iterator[Any]]:
-    """Return the column names of an Arrow stream and its rows as tuples.
-
-    Raises:
-        UsageError: pyarrow, which reads it, is not installed.
-    """
-    try:
-        arrow: Any = import_module("pyarrow")
-    except ImportError:
-        raise UsageError(
-            "Rows with __arrow_c_stream__ need pyarrow, which is not installed.", hint="pip install 'pgscale[arrow]'"
-        ) from None
-    reader: Any = arrow.RecordBatchReader.from_stream(stream)
-
-    def rows() -> Iterator[Any]:
-        for batch in reader:
-            for start in range(0, batch.num_rows, ARROW_ROWS):
-                part = batch.slice(start, ARROW_ROWS)
-                yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
-
-    return tuple(reader.schema.names), rows()

@@ -110,7 +110,7 @@ def upsert_steps(
     is_inside = is_in_a_transaction(info)
     destination = yield from read_destination(info, table)
     known = yield from read_unique_keys(info, destination.oid)
-    arbiter = _arbiter(destination, known, key)
+    arbiter = arbiter_of(destination, known, key)
     chunk: Chunk = yield Pull(MOST_UNNESTED_ROWS + 1)
     if not chunk:
         return UpsertResult(rows=0, inserted=0, updated=0)
@@ -195,7 +195,7 @@ def _can_be_unnested(destination: Destination, encoder: Encoder) -> bool:
     )
 
 
-def _arbiter(destination: Destination, known: tuple[UniqueKey, ...], key: tuple[str, ...]) -> UniqueKey:
+def arbiter_of(destination: Destination, known: tuple[UniqueKey, ...], key: tuple[str, ...]) -> UniqueKey:
     """Return the unique index that ON CONFLICT rests on.
 
     Raises:

@@ -1,0 +1,191 @@
+"""Parts of Parquet and Arrow files: row groups and record batches, encoded for the table a column at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from pgscale.errors import RefusedError, UsageError
+from pgscale.write.arrow import ArrowRows
+from pgscale.write.encoding import SIGNATURE, TRAILER, Encoder
+from pgscale.write.loading.model import BadRecordError, Done
+from pgscale.write.loading.opening import Closable, Input
+from pgscale.write.model import RowError
+from pgscale.write.rows import shape_of
+
+BLOCK_ROWS = 4_096
+_SHAPE = shape_of(())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnarPart:
+    """Rows of a file, from `first` to before `end`, counted from 0.
+
+    Args:
+        batches: reads them, a record batch at a time; each question reads them anew.
+    """
+
+    first: int
+    end: int
+    encoder: Encoder
+    batches: Callable[[], Iterable[Any]]
+
+    @property
+    def first_line(self) -> int:
+        return self.first
+
+    @property
+    def lines(self) -> int:
+        return self.end - self.first
+
+    @property
+    def crc(self) -> int:
+        return 0
+
+    def count(self) -> int:
+        return self.end - self.first
+
+    def payload(self, low: int, high: int | None) -> Iterable[bytes]:
+        yield SIGNATURE
+        extract = _SHAPE.extractor(self.encoder.names)
+        for at, batch in self._between(low, self.count() if high is None else high):
+            for start in range(0, batch.num_rows, BLOCK_ROWS):
+                rows = ArrowRows(batch.slice(start, BLOCK_ROWS))
+                try:
+                    yield self.encoder.encode(rows, _SHAPE, extract, at + start)
+                except RowError as error:
+                    raise BadRecordError(error.row, error.column, error.reason) from None
+        yield TRAILER
+
+    def _between(self, low: int, high: int) -> Iterator[tuple[int, Any]]:
+        at = 0
+        for batch in self.batches():
+            first, last = max(low, at), min(high, at + batch.num_rows)
+            if first < last:
+                yield first, batch.slice(first - at, last - first)
+            at += batch.num_rows
+            if at >= high:
+                return
+
+    def record_at(self, low: int, line: int) -> int:
+        return low + line - 1
+
+    def show(self, record: int) -> tuple[int, bytes]:
+        for _, batch in self._between(record, record + 1):
+            values = ArrowRows(batch)[0]
+            row = dict(zip(self.encoder.names, values, strict=True))
+            return self.first + record, json.dumps(row, ensure_ascii=False, default=str).encode()
+        raise AssertionError("the record is one of the part")
+
+
+class ColumnarFile:
+    """A Parquet file, an Arrow file or an Arrow stream.
+
+    Raises:
+        UsageError: pyarrow is not installed; RefusedError: the file is damaged or no such file.
+    """
+
+    def __init__(self, given: Input) -> None:
+        self._given = given
+        self._stream: Closable | None = None
+        self._reader: Any = None
+        self._groups: list[int] | None = None
+        try:
+            if given.format == "parquet":
+                parquet = _module("pyarrow.parquet")
+                self._metadata: Any = parquet.read_metadata(given.path)
+                schema: Any = self._metadata.schema.to_arrow_schema()
+                self._groups = [self._metadata.row_group(n).num_rows for n in range(self._metadata.num_row_groups)]
+            else:
+                schema = self._open_arrow()
+        except (OSError, ValueError) as error:
+            self.close()
+            raise RefusedError(
+                f"{given.name} cannot be read as {given.format}: {str(error).splitlines()[0]}.",
+                consequence="Nothing was written.",
+            ) from error
+        self.names: tuple[str, ...] = tuple(schema.names)
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are, when the file says so."""
+        return None if self._groups is None else sum(self._groups)
+
+    def _open_arrow(self) -> Any:
+        ipc = _module("pyarrow.ipc")
+        path = self._given.path
+        if path is not None and not self._given.compression:
+            with path.open("rb") as opened:
+                is_file = opened.read(6) == b"ARROW1"
+            if is_file:
+                reader = ipc.open_file(str(path))
+                self._groups = [reader.get_batch(n).num_rows for n in range(reader.num_record_batches)]
+                return reader.schema
+        self._stream, _ = self._given.open()
+        self._reader = ipc.open_stream(_module("pyarrow").PythonFile(_Whole(self._stream), mode="r"))
+        return self._reader.schema
+
+    def parts(self, encoder: Encoder, done: Sequence[Done]) -> Iterator[ColumnarPart]:
+        """Yield the parts that are not done."""
+        known = {part.first for part in done}
+        at = 0
+        for rows, batches in self._all(encoder.names):
+            if rows and at not in known:
+                yield ColumnarPart(first=at, end=at + rows, encoder=encoder, batches=batches)
+            at += rows
+
+    def _all(self, names: Sequence[str]) -> Iterator[tuple[int, Callable[[], Iterable[Any]]]]:
+        if self._groups is None:
+            for batch in self._reader:
+                yield batch.num_rows, lambda batch=batch: [batch.select(list(names))]
+            return
+        read = self._read_group if self._given.format == "parquet" else self._read_batch
+        for number, rows in enumerate(self._groups):
+            yield rows, lambda number=number: read(number, list(names))
+
+    def _read_group(self, number: int, names: list[str]) -> Iterable[Any]:
+        # One a part: a reader is no thread's but the one's that made it.
+        file: Any = _module("pyarrow.parquet").ParquetFile(self._given.path, metadata=self._metadata)
+        with file:
+            for batch in file.iter_batches(row_groups=[number], columns=names, batch_size=16 * BLOCK_ROWS):
+                yield batch.select(names)
+
+    def _read_batch(self, number: int, names: list[str]) -> Iterable[Any]:
+        yield _module("pyarrow.ipc").open_file(str(self._given.path)).get_batch(number).select(names)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
+class _Whole:
+    """A stream as pyarrow wants it: what is asked for comes at once, or it is the end."""
+
+    closed = False
+
+    def __init__(self, stream: Closable) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and (block := self._stream.read(size)):
+            parts.append(block)
+            size -= len(block)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UsageError(
+            "Parquet and Arrow need pyarrow, which is not installed.",
+            consequence="Nothing was written.",
+            hint="pip install 'pgscale[arrow]'",
+        ) from None
