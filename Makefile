@@ -15,7 +15,7 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 SOAK_SEED := $(SOAK_SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move bench-write estimates format clean
+.PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move bench-write bench-buffer estimates format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-move: env ## Measure the disk that --strategy move needs at its peak
 bench-write: env ## Measure copies, upserts and loads against other libraries and the limit
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python tools/bench_write.py $(BENCH_ARGS)
+
+bench-buffer: env ## Measure buffers against committing row by row
+	$(BIN)/python tools/bench_buffer.py $(BENCH_ARGS)
 
 format: env ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,16 @@ from tools.servers import in_ci  # noqa: E402 because the path is set first
 from pgscale.embedded import Server  # noqa: E402 because the path is set first
 from support import servers  # noqa: E402 because the path is set first
 from support.bouncer import Bouncer, MissingBouncerError, PoolMode  # noqa: E402 because the path is set first
+from support.redis_server import MissingRedisError, RedisServer  # noqa: E402 because the path is set first
 from support.servers import Database  # noqa: E402 because the path is set first
 
 ROOT = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores Ctrl-C for what it starts in the background; tests that press it need it heard, here and in
+    # the processes they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
         "versions(*majors): run on these PostgreSQL versions, or on `versions('all')`; without it on 18",
@@ -160,3 +165,20 @@ def bouncer() -> Iterator[Callable[..., Bouncer]]:
     yield make
     for each in made:
         each.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """`redis_server({"appendfsync": "everysec"})` starts a Redis this test may kill and start again."""
+    made: list[RedisServer] = []
+
+    def make(settings: dict[str, str] | None = None) -> RedisServer:
+        try:
+            made.append(RedisServer(tmp_path / f"redis{len(made)}", settings))
+        except MissingRedisError as error:
+            _leave_out(str(error))
+        return made[-1].start()
+
+    yield make
+    for each in made:
+        each.kill()

@@ -208,6 +208,7 @@ def test_the_library_declines(filled: Database, case: Case) -> None:
     assert len(str(declined.value)) < 1000
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", DECLINED, ids=lambda c: c.name)
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_the_command_line_declines(filled: Database, case: Case, verb: str) -> None:

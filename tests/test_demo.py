@@ -150,8 +150,9 @@ def test_an_error_that_ends_a_client_is_a_failure(tpc_b: Database, pgbench: Path
         tpc_b.connect().execute(
             "SELECT pg_terminate_backend(min(pid)) FROM pg_stat_activity WHERE application_name = 'pgbench'"
         )
-        time.sleep(0.5)
-        seen = load.snapshot()
+        until = time.monotonic() + 30
+        while "aborted" not in (seen := load.snapshot()).error and time.monotonic() < until:
+            time.sleep(0.05)
         report = load.stop()
     assert seen.failed == 1
     assert "aborted" in seen.error

@@ -20,6 +20,12 @@ CASES = [(name, isolation) for name in ("hash", "range", "list") for isolation i
 CASES += [("hash_null", "READ COMMITTED"), ("list_null", "REPEATABLE READ")]
 CASES += [("attach_range", "READ COMMITTED"), ("attach_list", "SERIALIZABLE"), ("attach_null", "REPEATABLE READ")]
 MORE_CASES = [*CASES, *(("attach_range", isolation) for isolation in ISOLATIONS[1:]), ("attach_null", "READ COMMITTED")]
+MOVED = [
+    ("hash", "READ COMMITTED"),
+    ("range", "REPEATABLE READ"),
+    ("list", "SERIALIZABLE"),
+    ("range", "READ COMMITTED"),
+]
 
 
 def _settle(load: Load, seconds: float) -> None:
@@ -115,10 +121,8 @@ def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: s
     assert load.committed > 50
 
 
-@pytest.mark.parametrize(
-    ("scheme_name", "isolation"),
-    [("hash", "READ COMMITTED"), ("range", "REPEATABLE READ"), ("list", "SERIALIZABLE"), ("range", "READ COMMITTED")],
-)
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(("scheme_name", "isolation"), MOVED)
 def test_a_table_that_is_moved_ends_as_its_untouched_twin(
     database: Database, scheme_name: str, isolation: Isolation
 ) -> None:
@@ -138,8 +142,12 @@ def test_an_attached_table_ends_as_its_untouched_twin_on_older_versions(database
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("scheme_name", "isolation"), MORE_CASES)
-def test_many_histories(database_factory, scheme_name: str, isolation: Isolation) -> None:
+@pytest.mark.parametrize(
+    ("scheme_name", "isolation", "strategy"), [*((*c, None) for c in MORE_CASES), *((*c, "move") for c in MOVED)]
+)
+def test_many_histories(
+    database_factory, scheme_name: str, isolation: Isolation, strategy: StrategyName | None
+) -> None:
     """`SOAK_ROUNDS` rounds, seeds drawn from `SOAK_SEED`; printed, so that a failure can be repeated."""
     rounds = int(os.environ.get("SOAK_ROUNDS", "10"))
     first = int(os.environ.get("SOAK_SEED", str(random.randrange(10**9))))
@@ -148,11 +156,12 @@ def test_many_histories(database_factory, scheme_name: str, isolation: Isolation
         seed = seeds.randrange(10**9)
         rows = seeds.choice((0, 100, 4000, 40000))
         print(
-            f"history {scheme_name} {isolation}: round {number + 1}/{rounds},"
+            f"history {scheme_name} {isolation} {strategy or ''}: round {number + 1}/{rounds},"
             f" SOAK_SEED={first}, seed={seed}, rows={rows}"
         )
-        # A list or range needs rows to know its partitions by.
-        _history(database_factory(), scheme_name, isolation, seed, max(rows, 100))
+        # A list or range needs rows to know its partitions by; a few rows have moved before every kind has happened.
+        least = 4000 if strategy == "move" else 100
+        _history(database_factory(), scheme_name, isolation, seed, max(rows, least), strategy)
 
 
 def test_the_load_by_itself_keeps_the_twins_equal(database: Database) -> None:

@@ -285,17 +285,16 @@ def test_a_row_that_is_gone_is_skipped_and_one_with_another_key_is_not(database:
                 database, f"UPDATE t SET n = n + 1 WHERE id = {number}", f"DELETE FROM t WHERE id = {number}"
             )
             assert gone.rowcount == 0
-        for behind in ("id = id + 200000", "n = n + 7"):
-            for number, table in ((7, "old"), (8, "old"), (9, "new"), (10, "new")):
-                if table == "new":
-                    conn.execute(f"UPDATE t SET note = 'new' WHERE id = {number}")
+        conn.execute("UPDATE t SET note = 'new' WHERE id IN (9, 10)")
+        for behind, numbers in (("id = id + 200000", (7, 9)), ("n = n + 7", (8, 10))):
+            for number in numbers:
                 with pytest.raises(errors.SerializationFailure):
                     _write_behind(
                         database,
-                        f"UPDATE t SET n = n + 1 WHERE id % 200000 = {number}",
-                        f"UPDATE t SET {behind} WHERE id % 200000 = {number}",
+                        f"UPDATE t SET n = n + 1 WHERE id = {number}",
+                        f"UPDATE t SET {behind} WHERE id = {number}",
                     )
-        assert conn.execute("SELECT count(*), sum(n) FROM t").fetchone() == (2996, 28)
+        assert conn.execute("SELECT count(*), sum(n) FROM t").fetchone() == (2996, 14)
 
 
 def test_rights_hold_as_before(database: Database) -> None:

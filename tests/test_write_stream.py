@@ -221,6 +221,13 @@ def test_a_failure_says_what_is_committed(conn: psycopg.Connection[Any], databas
         assert f"The first {committed:,} rows of the source are committed, and none after them." in str(raised.value)
         assert (raised.value.committed_rows, raised.value.row, _count(conn)) == (committed, row, committed)
 
+    # A batch that begins with other names is as wrong as a row that has them.
+    conn.execute("TRUNCATE t")
+    named = [{"id": n, "n": 0, "x": ""} if n < 500 else {"id": n, "n": 0} for n in range(600)]
+    with pytest.raises(write.StreamFailedError, match="Row 500: no value for x") as raised:
+        write.stream(conn, "t", named, queue_rows=500)
+    assert (raised.value.committed_rows, _count(conn)) == (500, 500)
+
     def dropping() -> Iterator[Any]:
         yield from ((n, 0, "x") for n in range(500))
         wait_until(lambda: _count(other) == 500, "the first batch is committed")

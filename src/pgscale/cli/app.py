@@ -10,6 +10,7 @@ import click
 
 from pgscale import __version__
 from pgscale.cli.bench import bench
+from pgscale.cli.buffer import buffer
 from pgscale.cli.dead_letters import dead_letters
 from pgscale.cli.load import load
 from pgscale.cli.partition import partition
@@ -33,6 +34,7 @@ app.add_command(partition)
 app.add_command(dead_letters)
 app.add_command(load)
 app.add_command(bench)
+app.add_command(buffer)
 
 
 @app.command()

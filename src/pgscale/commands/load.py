@@ -18,7 +18,8 @@ def _text(result: LoadResult) -> str:
     counts = result.counts
     rows = format_count(counts.rows, "row")
     if result.was_complete:
-        return f"{result.source} is in {result.table} already: {rows}. Nothing was left to do."
+        also = f", {counts.rejected:,} rejected before" if counts.rejected else ""
+        return f"{result.source} is in {result.table} already: {rows}{also}. Nothing was left to do."
     what = f"{rows} of {result.source} in {result.table}"
     if counts.updated or counts.inserted != counts.rows:
         what += f" ({counts.inserted:,} inserted, {counts.updated:,} updated)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -227,18 +228,11 @@ def drop_if_empty(session: Session) -> None:
             if row and not row[0] and not _has_promises(session) and not _has_rehearsals(session):
                 session.execute("DROP TABLE pgscale.chunk, pgscale.step, pgscale.applied, pgscale.run")
                 session.execute("DROP TABLE IF EXISTS pgscale.retired, pgscale.rehearsal")
-                _drop_schema(session)
+                # Dead letters and what else other rooms keep there are no business of the ledger's.
+                with suppress(psycopg.errors.DependentObjectsStillExist), session.transaction():
+                    session.execute("DROP SCHEMA pgscale")
     except psycopg.errors.InsufficientPrivilege:
         # Another role made the ledger; it is that role's to drop.
-        return
-
-
-def _drop_schema(session: Session) -> None:
-    try:
-        with session.transaction():
-            session.execute("DROP SCHEMA pgscale")
-    except psycopg.errors.DependentObjectsStillExist:
-        # Dead letters, loads and what else other rooms keep there are no business of the ledger's.
         return
 
 

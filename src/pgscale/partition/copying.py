@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import psycopg
 
 from pgscale.connect.session import CONTROL, WORKER, Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Step, Watch
 from pgscale.errors import InterruptedRunError, MismatchError, RunFailedError
 from pgscale.ledger import store
@@ -22,7 +23,7 @@ from pgscale.livecopy.sampler import HoldLimits, Sampler
 from pgscale.livecopy.throttle import PACES
 from pgscale.livecopy.work import Rate, execute, in_parallel, progress
 from pgscale.partition.model import Statements
-from pgscale.partition.running import Planned, RunBase, kill_point
+from pgscale.partition.running import Planned, RunBase
 
 
 class CopyPlan(Planned, Protocol):

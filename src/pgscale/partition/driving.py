@@ -11,6 +11,7 @@ import psycopg
 
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Watch
 from pgscale.errors import InterruptedRunError, PgscaleError, RefusedError, RunFailedError
 from pgscale.ledger import store
@@ -18,7 +19,6 @@ from pgscale.ledger.store import RunRow
 from pgscale.partition.model import RunResult
 from pgscale.partition.ownership import Found, open_control, own_or_refuse
 from pgscale.partition.records import BEFORE_CUTOVER, packed_plan, result_of, stored_plan
-from pgscale.partition.running import kill_point
 from pgscale.partition.strategies import RunPlan, StrategyRunner, strategy_of
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pgscale.catalog import reader as catalog
 from pgscale.connect.session import Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Watch
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
@@ -13,7 +14,6 @@ from pgscale.livecopy.model import Pair
 from pgscale.partition.copying import CopyRun
 from pgscale.partition.model import MirrorPlan
 from pgscale.partition.refresh import compute_matviews
-from pgscale.partition.running import kill_point
 
 
 class Runner(CopyRun[MirrorPlan]):

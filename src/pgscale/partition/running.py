@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from pgscale.catalog import reader as catalog
 from pgscale.connect.retry import retrying
 from pgscale.connect.session import CONTROL, WORKER, Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Progress, QName, Step, Watch
 from pgscale.errors import InterruptedRunError, RunFailedError
 from pgscale.ledger import store
@@ -214,9 +214,3 @@ class RunBase(Generic[P]):
                 consequence="The copy no longer fits; the table itself is unharmed.",
                 hint="`pgscale partition abort`, then run again.",
             )
-
-
-def kill_point(name: str) -> None:
-    """Where the crash tests end this process: nothing happens unless PGSCALE_KILL_AT names the point."""
-    if os.environ.get("PGSCALE_KILL_AT") == name:
-        os.kill(os.getpid(), 9)

@@ -55,6 +55,11 @@ def copy_statement(table: QName, names: Sequence[str]) -> sql.Composed:
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(_name(table), _list(names))
 
 
+def check_constraints_now() -> sql.Composed:
+    """Return what checks every deferred constraint now, for the rest of the transaction, too."""
+    return sql.SQL("SET CONSTRAINTS ALL IMMEDIATE").format()
+
+
 def staging_name(oid: int, names: Sequence[str]) -> QName:
     """Return the session's own staging table for these columns of a table."""
     return QName(schema="pg_temp", name=f"_pgscale_upsert_{oid}_{zlib.crc32(repr(tuple(names)).encode()):08x}")

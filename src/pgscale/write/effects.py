@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from pgscale.write.sources import AsyncSource, Source
+from pgscale.write.sources import AsyncRows, AsyncSource, Rows, Source
 
 T = TypeVar("T")
 
@@ -87,7 +88,28 @@ class End:
     """End the COPY; the answer is the number of rows the server counted."""
 
 
-Effect: TypeAlias = Fetch | Change | Pull | Atomic | Done | Begin | Write | End
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function that may block on a disk or a network for a moment; the answer is what it returns."""
+
+    function: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Run steps of their own in a savepoint; the answer is what they return and what they raised, one of them None.
+
+    What a failure leaves is rolled back, and the steps that asked go on, inside whatever block they are in.
+
+    Args:
+        rows: what the steps pull.
+    """
+
+    steps: Steps[Any]
+    rows: Sequence[Any] = ()
+
+
+Effect: TypeAlias = Fetch | Change | Pull | Atomic | Done | Begin | Write | End | Call | Attempt
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -115,7 +137,9 @@ def _settle(
         return None, error
 
 
-def _answer(steps: Steps[Any], effect: Effect, connection: psycopg.Connection[Any], rows: Source) -> Any:
+def _answer(  # noqa: PLR0911 because each effect has its answer
+    steps: Steps[Any], effect: Effect, connection: psycopg.Connection[Any], rows: Source
+) -> Any:
     match effect:
         case Fetch():
             with connection.cursor(row_factory=tuple_row) as cursor:
@@ -126,6 +150,14 @@ def _answer(steps: Steps[Any], effect: Effect, connection: psycopg.Connection[An
             return connection.execute(effect.query, effect.params).rowcount
         case Pull():
             return rows.pull(effect.most)
+        case Call():
+            return effect.function()
+        case Attempt():
+            try:
+                with connection.transaction():
+                    return drive(effect.steps, connection, Rows(effect.rows)), None
+            except Exception as error:  # noqa: BLE001 because whoever asked judges it
+                return None, error
         case Atomic():
             with connection.transaction():
                 inner = steps.send(None)
@@ -173,7 +205,7 @@ async def _settle_async(
         return None, error
 
 
-async def _answer_async(
+async def _answer_async(  # noqa: PLR0911 because each effect has its answer
     steps: Steps[Any], effect: Effect, connection: psycopg.AsyncConnection[Any], rows: AsyncSource
 ) -> Any:
     match effect:
@@ -186,6 +218,14 @@ async def _answer_async(
             return (await connection.execute(effect.query, effect.params)).rowcount
         case Pull():
             return await rows.pull(effect.most)
+        case Call():
+            return await asyncio.to_thread(effect.function)
+        case Attempt():
+            try:
+                async with connection.transaction():
+                    return await drive_async(effect.steps, connection, AsyncRows(effect.rows)), None
+            except Exception as error:  # noqa: BLE001 because whoever asked judges it
+                return None, error
         case Atomic():
             async with connection.transaction():
                 inner = steps.send(None)

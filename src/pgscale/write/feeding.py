@@ -24,7 +24,7 @@ class Feed:
         self._source, self._most = source, most
         self._rows: deque[Any] = deque()
         self._changed = threading.Condition()
-        self._wanted = most
+        self._wanted = most + 1
         self._is_over = self._is_stopped = False
         self._error: Exception | None = None
         # A daemon: a source that never gives another row must not keep the process alive.
@@ -46,34 +46,42 @@ class Feed:
             Exception: what the source raised, when all rows before that have been taken.
         """
         most = min(most, self._most)
+        self._wait_for(1, None)
+        self._wait_for(most, time.monotonic() + wait_s)
+        if not self._rows and self._error is not None:
+            raise self._error
+        rows = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
         with self._changed:
-            self._wait_for(1, None)
-            self._wait_for(most, time.monotonic() + wait_s)
-            if not self._rows and self._error is not None:
-                raise self._error
-            rows = [self._rows.popleft() for _ in range(min(most, len(self._rows)))]
-            self._wanted = self._most
             self._changed.notify_all()
-            return rows
+        return rows
+
+    # A row costs no lock: appending to a deque and looking at its length are atomic. Whoever is about to wait says
+    # what for, or sees that the queue is full, under the lock and before it looks a last time; the other one looks
+    # after it has changed the queue, and takes the lock to wake it.
 
     def _wait_for(self, rows: int, until: float | None) -> None:
-        self._wanted = rows
-        while len(self._rows) < rows and not self._is_over:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                return
-            self._changed.wait(left)
+        with self._changed:
+            self._wanted = rows
+            while len(self._rows) < rows and not self._is_over:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            self._wanted = self._most + 1
 
     def _read(self) -> None:
+        rows, most = self._rows, self._most
         try:
             for row in self._source:
-                with self._changed:
-                    while len(self._rows) >= self._most and not self._is_stopped:
-                        self._changed.wait()
+                if len(rows) >= most or self._is_stopped:
+                    with self._changed:
+                        while len(rows) >= most and not self._is_stopped:
+                            self._changed.wait()
                     if self._is_stopped:
                         return
-                    self._rows.append(row)
-                    if len(self._rows) >= self._wanted:
+                rows.append(row)
+                if len(rows) >= self._wanted:
+                    with self._changed:
                         self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 because whatever it is, the writer raises it
             self._error = error

@@ -17,7 +17,7 @@ from pgscale.write.effects import Atomic, Done, Fetch, Parameter, Pull, Steps
 from pgscale.write.encoding import fields_of
 from pgscale.write.isolating import FOREIGN_KEY, blames_a_row, isolate
 from pgscale.write.rows import Chunk
-from pgscale.write.staging import Encoded, Staging, Task, check_deferred, encode_each, next_batch_rows
+from pgscale.write.staging import BATCH_BYTES, Encoded, Staging, Task, check_deferred, encode_each, next_rows
 from pgscale.write.surviving import land_children
 
 # So many rows of the staging table are scanned as fast as they are looked up.
@@ -89,7 +89,7 @@ def upsert_surviving(
         while chunk:
             spill.add(found.indexes, found.rows, task.named)
             staged += len((yield from staging.stage(found, keeps=True)))
-            chunk = yield Pull(next_batch_rows(len(chunk), sum(map(len, found.forms))))
+            chunk = yield Pull(next_rows(len(chunk), sum(map(len, found.forms)), BATCH_BYTES))
             found = yield from encode_each(task, chunk, given)
             given += len(chunk)
         done = yield from _merge_whole(task, (ddl.isolated(task.isolation), None), merge)

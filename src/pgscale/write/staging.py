@@ -72,11 +72,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows that have a binary form: their place among those given, the row itself, its form for COPY."""
+    """Rows that have a binary form: their place among those given, the row itself, its form for COPY; and those
+    that have none: place, row, column, reason."""
 
     indexes: list[int]
     rows: list[Any]
     forms: list[bytes]
+    faults: list[tuple[int, Any, str | None, str]]
 
 
 def make_task(
@@ -145,26 +147,39 @@ def most_common_shape(chunk: Chunk) -> Shape:
     return shape
 
 
-def next_batch_rows(rows: int, size: int) -> int:
-    """Return how many rows the next batch may have, by the bytes of the last one."""
-    return min(max(1, BATCH_BYTES * rows // max(1, size)), MOST_BATCH_ROWS)
+def next_rows(rows: int, size: int, wanted: int) -> int:
+    """Return how many rows have about as many bytes as wanted, by those of the last ones."""
+    return min(max(1, wanted * rows // max(1, size)), MOST_BATCH_ROWS)
 
 
 def encode_each(task: Task, chunk: Chunk, at: int) -> Steps[Encoded]:
-    """Encode rows one by one; those that do not fit become letters."""
-    good = Encoded([], [], [])
+    """Encode rows one by one, from index `at` on; those that do not fit become letters."""
+    found = judge_each(task, chunk, at)
+    yield from bury_faults(task, found)
+    return found
+
+
+def judge_each(task: Task, chunk: Chunk, at: int) -> Encoded:
+    """Encode rows one by one, from index `at` on; those that do not fit are among the faults."""
+    found = Encoded([], [], [], [])
     for index, row in enumerate(chunk, start=at):
         try:
             form = task.encoder.encode_one(row, task.shape, index)
         except RowError as error:
-            yield from task.sink.take(task.named(row), index, error.column, None, error.reason)
+            found.faults.append((index, row, error.column, error.reason))
         except Exception as error:  # noqa: BLE001 because a value's own methods may raise anything, and only it is bad
-            yield from task.sink.take(task.named(row), index, None, None, f"{type(error).__name__}: {error}")
+            found.faults.append((index, row, None, f"{type(error).__name__}: {error}"))
         else:
-            good.indexes.append(index)
-            good.rows.append(row)
-            good.forms.append(form)
-    return good
+            found.indexes.append(index)
+            found.rows.append(row)
+            found.forms.append(form)
+    return found
+
+
+def bury_faults(task: Task, found: Encoded) -> Steps[None]:
+    """Make letters of the rows that do not fit."""
+    for index, row, column, reason in found.faults:
+        yield from task.sink.take(task.named(row), index, column, None, reason)
 
 
 def send_rows(data: bytes) -> Steps[None]:

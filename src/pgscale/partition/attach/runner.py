@@ -8,6 +8,7 @@ import psycopg
 
 from pgscale.catalog import reader as catalog
 from pgscale.connect.session import CONTROL, WORKER, Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Step, Watch
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
@@ -18,7 +19,7 @@ from pgscale.livecopy.work import execute
 from pgscale.partition.attach.attempts import Attempts
 from pgscale.partition.attach.model import CHECK_NAME, AttachPlan, IndexBuild
 from pgscale.partition.attach.survey import QUERIES
-from pgscale.partition.running import RunBase, kill_point
+from pgscale.partition.running import RunBase
 
 # Rows that came to later partitions are moved back under the lock; more attempts than this would not make it shorter.
 MOST_LATE = 3

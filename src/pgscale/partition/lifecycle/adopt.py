@@ -10,6 +10,7 @@ import psycopg
 from pgscale.catalog import reader as catalog
 from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.session import READER, Session, open_session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, quote_ident
 from pgscale.errors import PermissionDeniedError, RefusedError
 from pgscale.livecopy.work import execute
@@ -19,7 +20,6 @@ from pgscale.partition.lifecycle.attempts import CARE
 from pgscale.partition.lifecycle.model import Finding, Parent, PartitionSet
 from pgscale.partition.lifecycle.partman import PartmanSet, Width, translate
 from pgscale.partition.periods import TIME_TYPES
-from pgscale.partition.running import kill_point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

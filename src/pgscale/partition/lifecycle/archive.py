@@ -23,13 +23,13 @@ from psycopg import sql
 
 from pgscale import sql as named
 from pgscale.connect.session import Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Json, QName
 from pgscale.errors import MismatchError, RefusedError
 from pgscale.livecopy.ddl import ident, qualified
 from pgscale.livecopy.work import execute
 from pgscale.partition.lifecycle import ddl
 from pgscale.partition.lifecycle.model import ArchiveFormat
-from pgscale.partition.running import kill_point
 
 BATCH_ROWS = 20_000
 _SUFFIX: dict[ArchiveFormat, str] = {"csv": ".csv.gz", "parquet": ".parquet"}

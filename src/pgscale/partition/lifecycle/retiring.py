@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgscale.connect.session import Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Progress, QName, Watch
 from pgscale.errors import RefusedError
 from pgscale.ledger import store
@@ -10,7 +11,6 @@ from pgscale.livecopy.work import execute
 from pgscale.partition.lifecycle import archive, ddl, reader
 from pgscale.partition.lifecycle.attempts import Attempts
 from pgscale.partition.lifecycle.model import Archive, Detach, Drop, Finalize, Forget, Parent, Retired
-from pgscale.partition.running import kill_point
 
 
 class Retiring:

@@ -13,6 +13,7 @@ from pgscale.catalog import reader as catalog
 from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import READER, Session, open_session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Progress, QName, Watch, ignore_progress
 from pgscale.errors import ConnectError, PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.ledger import store
@@ -51,7 +52,6 @@ from pgscale.partition.lifecycle.model import (
 )
 from pgscale.partition.lifecycle.plan import check_period, outline, plan_set
 from pgscale.partition.lifecycle.retiring import Retiring, check_same
-from pgscale.partition.running import kill_point
 
 
 def maintain(
@@ -118,7 +118,13 @@ def _look_after(
             if not dry_run and parent.is_owner and not store.try_look_after(session, oid):
                 return SetResult(table=str(parent.qname), actions=(), findings=(busy_finding(str(parent.qname)),))
             caretaker = Caretaker(dsn, session, oid, wanted, now, limits, watch)
-            return caretaker.show() if dry_run else caretaker.run()
+            if dry_run:
+                return caretaker.show()
+            result = caretaker.run()
+            # The server ends a closed session a moment later; the next call must not meet the lock until then.
+            if parent.is_owner:
+                store.stop_looking_after(session, oid)
+            return result
     except (RefusedError, PermissionDeniedError) as error:
         return SetResult(table=wanted.table, actions=(), findings=(refused_finding(wanted.table, error),))
     except psycopg.OperationalError as error:

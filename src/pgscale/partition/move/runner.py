@@ -12,6 +12,7 @@ from pgscale.catalog import reader as catalog
 from pgscale.catalog.model import Followed
 from pgscale.connect.retry import TRANSIENT, retrying
 from pgscale.connect.session import CONTROL, WORKER, Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Progress, Step, Watch
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
@@ -24,7 +25,7 @@ from pgscale.partition.move.ddl.following import follow
 from pgscale.partition.move.model import Lane, MovePlan
 from pgscale.partition.move.mover import Mover
 from pgscale.partition.move.tail import Cutter
-from pgscale.partition.running import RunBase, kill_point
+from pgscale.partition.running import RunBase
 
 QUERIES = named.load("pgscale.partition.move")
 

@@ -19,6 +19,7 @@ from pgscale.catalog.model import TableFacts
 from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import CONTROL, READER, WORKER, Session, open_session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import Progress, QName, Watch, ignore_progress
 from pgscale.core.units import format_bytes
 from pgscale.errors import InterruptedRunError, RefusedError
@@ -35,7 +36,6 @@ from pgscale.partition.model import MirrorPlan, Options, RunResult
 from pgscale.partition.records import BEFORE_CUTOVER
 from pgscale.partition.rehearsal import ddl
 from pgscale.partition.rehearsal.model import LEAST_COPY_S, Amount, Rehearsal, RehearsedPhase, scratch_of
-from pgscale.partition.running import kill_point
 from pgscale.partition.strategies import strategy_of
 
 # Rows of neighbouring pages are alike, so the share is taken from many places; fewer would make it less even.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pgscale.connect.session import CONTROL, Session
+from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Watch
 from pgscale.errors import RunFailedError
 from pgscale.ledger import store
 from pgscale.livecopy import ddl
 from pgscale.livecopy.applier import Applier
 from pgscale.partition.copying import CopyRun
-from pgscale.partition.running import kill_point
 from pgscale.partition.splitting.model import SplitPlan
 from pgscale.partition.splitting.reader import columns_differ, read_oids, read_signature
 

@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -72,6 +73,7 @@ def _open(conninfo: str) -> Session:
 class _Measurement:
     def __init__(self, conninfo: str, session: Session, table: str, rows: int, rounds: int, watch: Watch) -> None:
         self._conninfo, self._session, self._rounds, self._watch = conninfo, session, rounds, watch
+        self._others: list[Session] = []
         self._destination: Destination = drive(read_destination(session.info, table), session, Rows(()))
         self._columns: list[ColumnFact] = [c for c in self._destination.columns if not c.is_generated]
         table_name = self._destination.table
@@ -91,7 +93,9 @@ class _Measurement:
     def run(self) -> Ladder:
         self._session.execute(ddl.create_scratch(self._scratch, self._destination.table))
         try:
-            rungs = self._climb()
+            with ExitStack() as stack:
+                self._others = [stack.enter_context(_open(self._conninfo)) for _ in range(PARALLEL)]
+                rungs = self._climb()
         finally:
             self._session.execute(ddl.drop(self._scratch))
         version = self._session.info.server_version
@@ -194,8 +198,8 @@ class _Measurement:
 
         def body(number: int) -> None:
             try:
-                with _open(self._conninfo) as session:
-                    copy(session, str(self._scratch), rows[number::PARALLEL], [c.name for c in self._columns])
+                names = [c.name for c in self._columns]
+                copy(self._others[number], str(self._scratch), rows[number::PARALLEL], names)
             except BaseException as error:  # noqa: BLE001 because it is raised again in the caller's thread
                 failures.append(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pgscale.core.model import Json
-from pgscale.errors import PgscaleError
+from pgscale.errors import PgscaleError, RunFailedError
 from pgscale.write.rules import Rule
 
 Format = Literal["csv", "ndjson", "parquet", "arrow"]
@@ -178,6 +178,10 @@ class LoadedRowError(PgscaleError):
         self.line = line
         self.column = column
         self.sqlstate = sqlstate
+
+
+class DamagedFileError(RunFailedError):
+    """A compressed file ends too early, or is none; going on would end there again."""
 
 
 class Part(Protocol):

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 
 from pgscale.errors import PgscaleError, RefusedError, RunFailedError, UsageError
 from pgscale.write.loading.lines import Readable, read_fully
-from pgscale.write.loading.model import Format, Identity, LoadOptions
+from pgscale.write.loading.model import DamagedFileError, Format, Identity, LoadOptions
 
 STDIN = "-"
 _PROBE_BYTES = 65_536
@@ -76,7 +76,7 @@ def open_input(file: str, options: LoadOptions) -> Input:
         # Its bytes can be had once only: what is looked at here is given out again.
         # Unbuffered: a thread that waits for a pipe would hold the buffer's lock when the process ends.
         peeked = _Peeked(io.FileIO(sys.stdin.fileno(), closefd=False))
-        return _described(file, STDIN, None, None, None, peeked.head, lambda: peeked, options, encoding)
+        return _described("standard input", STDIN, None, None, None, peeked.head, lambda: peeked, options, encoding)
     path = Path(file)
     try:
         facts = path.stat()
@@ -259,7 +259,7 @@ class _Guarded:
 
 
 def _damaged(name: str, error: Exception) -> PgscaleError:
-    return RunFailedError(
+    return DamagedFileError(
         f"{name} is damaged or cut short: {error}.",
         hint="Get the file anew, and load it with --restart when the rows of this one are out of the table.",
     )

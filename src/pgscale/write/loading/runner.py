@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import psycopg
 
-from pgscale.connect.dsn import redact, resolve_dsn
+from pgscale.connect.dsn import resolve_dsn
 from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import CONTROL, Profile, Session, open_session
 from pgscale.core.model import Progress, Watch, ignore_progress
 from pgscale.errors import (
     ConnectError,
     InterruptedRunError,
-    PermissionDeniedError,
     PgscaleError,
     RefusedError,
     RunFailedError,
@@ -31,12 +29,14 @@ from pgscale.write.destination import read_destination, read_unique_keys
 from pgscale.write.effects import drive
 from pgscale.write.loading import ddl, store
 from pgscale.write.loading.csv_parts import check_style
+from pgscale.write.loading.failures import kill_point, translated
 from pgscale.write.loading.landing import Target, land
-from pgscale.write.loading.model import Counts, Done, LoadedRowError, LoadOptions, LoadResult, Part
+from pgscale.write.loading.model import Counts, DamagedFileError, Done, LoadedRowError, LoadOptions, LoadResult, Part
 from pgscale.write.loading.opening import STDIN, Input, open_input
 from pgscale.write.loading.reading import Source, open_source
 from pgscale.write.loading.rejects import RejectsFile
 from pgscale.write.loading.targets import check_table, choose_columns, is_order_free, make_target, warnings_of
+from pgscale.write.loading.threads import Shared, cancel, guarded, put, sleep, take, wait_for
 from pgscale.write.model import Destination
 from pgscale.write.sources import Rows
 
@@ -81,13 +81,17 @@ def load(
     if given.format == "csv":
         check_style(wanted)
     conninfo = resolve_dsn(dsn)
-    source = open_source(given, wanted)
+    try:
+        source = open_source(given, wanted)
+    except RunFailedError as error:
+        # It does not get as far as its first line.
+        raise RefusedError(error.fact, consequence="Nothing was written.") from error
     try:
         refuse_transaction_pooling(conninfo)
         with _open(conninfo, CONTROL) as control:
             return _Loading(conninfo, table, given, source, wanted, control, watch).run()
     except psycopg.Error as error:
-        made = _translated(error, conninfo, ConnectError)
+        made = translated(error, conninfo, ConnectError)
         made.consequence = made.consequence or "Nothing was written."
         raise made from error
     finally:
@@ -109,18 +113,6 @@ def _open(conninfo: str, profile: Profile) -> Session:
     session = open_session(conninfo, profile)
     session.execute(ddl.settings_of_the_login())
     return session
-
-
-@dataclass(slots=True, kw_only=True)
-class _Shared:
-    """What the threads of a load share."""
-
-    parts: queue.Queue[Part | None]
-    stop: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    failures: list[BaseException] = field(default_factory=list[BaseException])
-    sessions: list[Session] = field(default_factory=list[Session])
-    ended: queue.Queue[None] = field(default_factory=queue.Queue[None])
 
 
 class _Loading:
@@ -308,17 +300,17 @@ class _Loading:
     # -- the work --------------------------------------------------------------------------------------------------
 
     def _work(self, done: Sequence[Done], rejects: RejectsFile | None) -> None:
-        shared = _Shared(parts=queue.Queue(maxsize=1))
+        shared = Shared(parts=queue.Queue(maxsize=1))
         bodies: list[Callable[[], None]] = [lambda: self._read(shared, done)]
         bodies += [lambda: self._bring(shared, rejects)] * self._workers
-        threads = [threading.Thread(target=_guarded, args=(body, shared), daemon=True) for body in bodies]
+        threads = [threading.Thread(target=guarded, args=(body, shared), daemon=True) for body in bodies]
         for thread in threads:
             thread.start()
         try:
             for _ in threads:
-                _wait(shared.ended)
+                wait_for(shared.ended)
         except BaseException:
-            _cancel(shared)
+            cancel(shared)
             # Not the reader: it may wait for a pipe for ever, and it writes nothing.
             for thread in threads[1:]:
                 thread.join(10.0)
@@ -326,27 +318,27 @@ class _Loading:
         if shared.failures:
             raise shared.failures[0]
 
-    def _read(self, shared: _Shared, done: Sequence[Done]) -> None:
+    def _read(self, shared: Shared, done: Sequence[Done]) -> None:
         parts: Iterator[Part] = self._source.parts(done, self._part_bytes())
         try:
             for part in parts:
-                if not _put(shared, part):
+                if not put(shared, part):
                     return
         finally:
             for _ in range(self._workers):
-                _put(shared, None)
+                put(shared, None)
 
-    def _bring(self, shared: _Shared, rejects: RejectsFile | None) -> None:
+    def _bring(self, shared: Shared, rejects: RejectsFile | None) -> None:
         with _open(self._conninfo, LOADER) as session:
             with shared.lock:
                 shared.sessions.append(session)
             store.execute(session, "lock_work", load_id=self._load_id)
             while not shared.stop.is_set():
-                part = _take(shared)
+                part = take(shared)
                 if part is None:
                     return
                 counts = land(
-                    session, self._load_id, self._target, part, rejects, kill_point, lambda s: _sleep(shared, s)
+                    session, self._load_id, self._target, part, rejects, kill_point, lambda s: sleep(shared, s)
                 )
                 with shared.lock:
                     self._counts += counts
@@ -379,7 +371,7 @@ class _Loading:
     def _explained(self, error: BaseException) -> BaseException:
         """Return an error that says what is in the table and how to go on."""
         if isinstance(error, psycopg.Error):
-            error = _translated(error, self._conninfo)
+            error = translated(error, self._conninfo)
         elif isinstance(error, KeyboardInterrupt):
             error = InterruptedRunError("The load was interrupted.")
         if not isinstance(error, PgscaleError):
@@ -387,10 +379,10 @@ class _Loading:
         kept = self._kept()
         if kept:
             error.consequence = f"{error.consequence} {kept} are in the table and stay.".strip()
-            also = " `--resume` goes on after them."
             if isinstance(error, LoadedRowError):
-                also = " `--resume --rejects FILE` goes on after them."
-            error.hint = f"{'' if isinstance(error, LoadedRowError) else error.hint}{also}".strip()
+                error.hint = "`--resume --rejects FILE` goes on after them."
+            elif not isinstance(error, DamagedFileError):
+                error.hint = f"{error.hint} `--resume` goes on after them.".strip()
         elif not error.consequence:
             error.consequence = "Nothing was written."
         return error
@@ -430,88 +422,3 @@ def _stored(options: LoadOptions, names: Sequence[str]) -> str:
         },
         sort_keys=True,
     )
-
-
-# -- threads -------------------------------------------------------------------------------------------------------
-
-
-def _guarded(body: Callable[[], None], shared: _Shared) -> None:
-    try:
-        body()
-    except BaseException as error:  # noqa: BLE001 because it is raised again in the caller's thread
-        with shared.lock:
-            shared.failures.append(error)
-        shared.stop.set()
-    finally:
-        shared.ended.put(None)
-
-
-def _wait(ended: queue.Queue[None]) -> None:
-    while True:
-        try:
-            return ended.get(timeout=1.0)
-        except queue.Empty:
-            continue
-
-
-def _put(shared: _Shared, part: Part | None) -> bool:
-    while not shared.stop.is_set():
-        try:
-            shared.parts.put(part, timeout=0.1)
-            return True
-        except queue.Full:
-            continue
-    return False
-
-
-def _take(shared: _Shared) -> Part | None:
-    while not shared.stop.is_set():
-        try:
-            return shared.parts.get(timeout=0.1)
-        except queue.Empty:
-            continue
-    return None
-
-
-def _sleep(shared: _Shared, seconds: float) -> None:
-    if shared.stop.wait(seconds):
-        raise InterruptedRunError("The load was stopped.")
-
-
-def _cancel(shared: _Shared) -> None:
-    shared.stop.set()
-    with shared.lock:
-        sessions = list(shared.sessions)
-    for session in sessions:
-        try:
-            if not session.closed:
-                session.cancel_safe(timeout=2.0)
-        except psycopg.Error:
-            # The connection is gone already, and with it the statement.
-            continue
-
-
-_killed: dict[str, int] = {}
-
-
-def kill_point(name: str) -> None:
-    """Where the crash tests end this process: nothing happens unless PGSCALE_KILL_AT names the point and which time."""
-    wanted, _, nth = os.environ.get("PGSCALE_KILL_AT", "").partition("#")
-    if wanted == name:
-        _killed[name] = _killed.get(name, 0) + 1
-        if _killed[name] >= int(nth or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _translated(error: psycopg.Error, conninfo: str, lost: type[PgscaleError] = RunFailedError) -> PgscaleError:
-    text = str(error).strip()
-    first = redact(text.splitlines()[0] if text else type(error).__name__, conninfo).rstrip(".")
-    if error.sqlstate == "42501":
-        return PermissionDeniedError(f"The role lacks a right: {first}.")
-    if error.sqlstate == "25006":
-        return RefusedError(
-            "The server is read-only: a standby, or default_transaction_read_only.", hint="Connect to the primary."
-        )
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
-        return lost(f"The connection was lost: {first}.")
-    return RunFailedError(f"The database stopped the load: {first}.")

@@ -1,0 +1,404 @@
+"""The spool: one log of segment files in a directory, appended to by any number of threads and processes.
+
+Locks, all by flock, so that the kernel takes them back from whoever dies:
+- `open`, shared, by everybody who has the spool open. Who gets it exclusively knows that nobody writes, and recovers.
+- `append`, exclusively, while a group is written, not while it is synced: the next group is written meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Self
+
+from pgscale.core.killing import kill_point
+from pgscale.core.units import format_bytes
+from pgscale.errors import RefusedError, UsageError
+from pgscale.write.buffer.model import (
+    Backlog,
+    Batch,
+    BufferDamagedError,
+    BufferFailedError,
+    BufferFullError,
+    Durability,
+    Level,
+    Target,
+)
+from pgscale.write.buffer.spool.format import (
+    EVENTS,
+    FRAME_HEAD_BYTES,
+    SEGMENT_HEAD_BYTES,
+    Frame,
+    number_of,
+    pack_frame,
+)
+from pgscale.write.buffer.spool.meta import FORMAT, Meta, SpoolOptions, read_meta, write_meta
+from pgscale.write.buffer.spool.reading import SpoolReader
+from pgscale.write.buffer.spool.segments import (
+    Segment,
+    begin,
+    list_numbers,
+    path_of,
+    prepare,
+    prepared_path,
+    recover,
+    seal,
+    write_all,
+)
+from pgscale.write.buffer.spool.state import End, SharedEnd
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL_WAIT_S = 0.05
+
+
+class SpoolLog:
+    """A log of segment files.
+
+    Args:
+        directory: made when it is not there; on a local disk, never on NFS.
+        target: what the spool is for; None takes it from the spool, which must be there.
+
+    Raises:
+        RefusedError: the directory has no spool, or one for something else.
+    """
+
+    level: Level = "spool"
+    durability: Durability = "power"
+
+    def __init__(self, directory: Path, target: Target | None = None, options: SpoolOptions | None = None) -> None:
+        self.directory = directory.absolute()
+        if target is None and not self.directory.is_dir():
+            raise RefusedError(f"There is no buffer in {directory}: no such directory.")
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open_files()
+        try:
+            with _locked(self._append_fd):
+                self._meta = self._agree(target, options)
+            self.notes = self._join()
+        except BaseException:
+            self.close()
+            raise
+        self._segment: Segment | None = None
+        self._synced = 0
+        self._preparing: threading.Thread | None = None
+        self.reader = SpoolReader(self.directory, self._meta, self._end)
+
+    def _open_files(self) -> None:
+        self._pid = os.getpid()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._open_fd = os.open(self.directory / "open", flags, 0o600)
+        self._append_fd = os.open(self.directory / "append", flags, 0o600)
+        self._end = SharedEnd(self.directory / "end")
+
+    def _agree(self, target: Target | None, options: SpoolOptions | None) -> Meta:
+        meta = read_meta(self.directory)
+        if meta is None:
+            if target is None:
+                raise RefusedError(f"There is no buffer in {self.directory}.")
+            meta = Meta(format=FORMAT, buffer=uuid.uuid4(), target=target, options=options or SpoolOptions())
+            write_meta(self.directory, meta)
+            return meta
+        if target is not None and target != meta.target:
+            raise RefusedError(
+                f"The buffer in {self.directory} is for {meta.target}, not for {target}.",
+                consequence="Nothing was put.",
+                hint="Use another directory, or drain this one and remove it.",
+            )
+        if options is not None and options != meta.options:
+            meta = Meta(format=FORMAT, buffer=meta.buffer, target=meta.target, options=options)
+            write_meta(self.directory, meta)
+        return meta
+
+    def _join(self) -> tuple[str, ...]:
+        """Hold the spool open; recover it first when nobody else does."""
+        notes: tuple[str, ...] = ()
+        try:
+            fcntl.flock(self._open_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            notes = self._recover()
+        # From exclusive to shared is no single step; who slips in between recovers again, and finds nothing to do.
+        fcntl.flock(self._open_fd, fcntl.LOCK_SH)
+        return notes
+
+    def _recover(self) -> tuple[str, ...]:
+        numbers = list_numbers(self.directory)
+        notes: tuple[str, ...] = ()
+        last = numbers[-1] if numbers else 0
+        for path in (*self.directory.glob("*.tmp"), *self.directory.glob("*.next")):
+            if path.suffix == ".tmp" or int(path.stem) <= last:
+                path.unlink(missing_ok=True)
+        if numbers:
+            try:
+                segment = Segment(self.directory, last, self.buffer.bytes, writes=True)
+            except BufferDamagedError as error:
+                # Whoever reads it stops there. New events are safe in a segment of their own.
+                notes = (error.fact,)
+            else:
+                try:
+                    notes = recover(segment)
+                finally:
+                    segment.close()
+        self._end.write(End(last, 0, 0))
+        return notes
+
+    @property
+    def buffer(self) -> uuid.UUID:
+        return self._meta.buffer
+
+    @property
+    def target(self) -> Target:
+        return self._meta.target
+
+    @property
+    def options(self) -> SpoolOptions:
+        return self._meta.options
+
+    # Appending. One thread of a process at a time: see committing.
+
+    def append(self, records: list[bytes], deadline: float) -> None:
+        """As Log.append: written under the lock, synced without it."""
+        if self._pid != os.getpid():
+            self._reopen()
+        body = b"".join(records)
+        needed = FRAME_HEAD_BYTES + len(body)
+        if SEGMENT_HEAD_BYTES + needed + FRAME_HEAD_BYTES > self.options.segment_bytes:
+            raise UsageError(
+                f"A put of {format_bytes(len(body))} does not fit into a segment.", hint="Raise segment_bytes."
+            )
+        segment, after = self._write(body, len(records), deadline)
+        kill_point("spool:written")
+        try:
+            os.fdatasync(segment.fd)
+        except OSError as error:
+            self._give_up(segment, error)
+        kill_point("spool:synced")
+        if self._segment is segment:
+            self._synced = max(self._synced, after)
+        self._prepare_ahead(segment.number, after)
+
+    def _write(self, body: bytes, count: int, deadline: float) -> tuple[Segment, int]:
+        while True:
+            try:
+                with _locked(self._append_fd):
+                    end = self._end.read()
+                    if end.offset == 0 or end.offset + len(body) + 2 * FRAME_HEAD_BYTES > self.options.segment_bytes:
+                        end = self._roll(end)
+                    segment = self._current(end.number)
+                    return segment, self._write_frame(segment, end, body, count)
+            except BufferFullError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(FULL_WAIT_S)
+
+    def _write_frame(self, segment: Segment, end: End, body: bytes, count: int) -> int:
+        now_us = time.time_ns() // 1000
+        frame = Frame(len(body), count, end.offset, end.events, self._synced, now_us, zlib.crc32(body), EVENTS)
+        try:
+            write_all(segment.fd, pack_frame(frame, segment.salt) + body, end.offset)
+        except OSError as error:
+            # The end is not moved: what went in is written over by the next.
+            raise _refusal(error, self.directory) from error
+        kill_point("spool:unmoved")
+        self._end.write(End(end.number, frame.after, end.events + count))
+        return frame.after
+
+    def _current(self, number: int) -> Segment:
+        if self._segment is None or self._segment.number != number:
+            if self._segment is not None:
+                self._segment.close()
+            self._segment = Segment(self.directory, number, self.buffer.bytes, writes=True)
+            self._synced = 0
+        return self._segment
+
+    def _roll(self, end: End) -> End:
+        """Begin the next segment; the caller holds the lock.
+
+        Raises:
+            BufferFullError: there is no room for one.
+        """
+        number, size = end.number + 1, self.options.segment_bytes
+        used = self._used_bytes()
+        most = self.options.max_bytes
+        if most is not None and used + size > most:
+            raise BufferFullError(
+                f"The buffer in {self.directory} takes {format_bytes(used)}, and one more segment would pass its"
+                f" max_bytes of {format_bytes(most)}.",
+                consequence="Nothing of the call was stored.",
+                hint="Drain it faster (`pgscale buffer drain`), or raise max_bytes.",
+            )
+        try:
+            kill_point("spool:before-begin")
+            begin(self.directory, number, self.buffer.bytes, size)
+            kill_point("spool:begun")
+            if end.offset:
+                old = self._current(end.number)
+                seal(old.fd, old.salt, end.offset, end.events)
+        except OSError as error:
+            raise _refusal(error, self.directory) from error
+        kill_point("spool:sealed")
+        end = End(number, SEGMENT_HEAD_BYTES, 0)
+        self._end.write(end)
+        return end
+
+    def _used_bytes(self) -> int:
+        used = 0
+        for number in list_numbers(self.directory):
+            with contextlib.suppress(FileNotFoundError):
+                used += path_of(self.directory, number).stat().st_size
+        return used
+
+    def _give_up(self, segment: Segment, error: OSError) -> None:
+        """Never write to a segment again whose sync failed: the kernel may have dropped what it could not write.
+
+        Raises:
+            BufferFailedError: always.
+        """
+        with _locked(self._append_fd):
+            end = self._end.read()
+            if end.number == segment.number:
+                self._end.write(End(segment.number, 0, end.events))
+        raise BufferFailedError(
+            f"{segment.path} could not be synced: {error.strerror}.",
+            consequence="Whether the events of this call are in is not known; the segment takes no more.",
+            hint="Look after the disk. What was acknowledged before was synced and is drained.",
+        ) from error
+
+    def _prepare_ahead(self, number: int, offset: int) -> None:
+        size = self.options.segment_bytes
+        if offset * 2 < size or (self._preparing is not None and self._preparing.is_alive()):
+            return
+        most = self.options.max_bytes
+        if prepared_path(self.directory, number + 1).exists() or (
+            most is not None and self._used_bytes() + size > most
+        ):
+            return
+
+        def work() -> None:
+            # Where there is no room, the append that needs it says so.
+            with contextlib.suppress(OSError):
+                prepare(self.directory, number + 1, self.buffer.bytes, size)
+
+        self._preparing = threading.Thread(target=work, daemon=True, name="pgscale-buffer-prepare")
+        self._preparing.start()
+
+    def _reopen(self) -> None:
+        """In a forked child: locks that are inherited are the parent's, too."""
+        for fd in (self._open_fd, self._append_fd):
+            os.close(fd)
+        self._end.close()
+        if self._segment is not None:
+            self._segment.close()
+        self._segment, self._synced, self._preparing = None, 0, None
+        self._open_files()
+        fcntl.flock(self._open_fd, fcntl.LOCK_SH)
+        self.reader = SpoolReader(self.directory, self._meta, self._end)
+
+    # Reading
+
+    @property
+    def notes_of_reading(self) -> tuple[str, ...]:
+        return tuple(self.reader.notes)
+
+    def skip_damaged(self, skips: bool) -> None:
+        self.reader.skips_damaged = skips
+
+    def first_position(self, *, is_oldest: bool = False) -> int:
+        return self.reader.oldest_position() if is_oldest else self.reader.first_position()
+
+    def has_events(self, positions: Mapping[int, int]) -> bool:
+        return len(self.read(positions, 1)) > 0
+
+    def read(self, positions: Mapping[int, int], most: int) -> Batch:
+        try:
+            return self.reader.read(positions, most)
+        except OSError as error:
+            raise BufferFailedError(
+                f"The buffer in {self.directory} cannot be read: {error.strerror}.",
+                consequence="Nothing was landed.",
+                hint="Look after the disk and the rights on the files.",
+            ) from error
+
+    def forget(self, batch: Batch, positions: Mapping[int, int]) -> None:
+        """Remove the files whose events are landed, all but the newest: its number tells the next one's."""
+        del batch
+        floor = number_of(min(positions.values()))
+        for number in list_numbers(self.directory)[:-1]:
+            if number >= floor:
+                break
+            path = path_of(self.directory, number)
+            # What cannot be removed now is found by the next batch; this one is committed all the same.
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime < self.options.keep_s:
+                    break
+                path.unlink()
+
+    def backlog(self, positions: Mapping[int, int]) -> Backlog:
+        found = self.reader.backlog(positions)
+        notes = tuple(dict.fromkeys((*self.notes, *found.notes)))
+        return Backlog(events=found.events, bytes=self._used_bytes(), oldest_at=found.oldest_at, notes=notes)
+
+    def close(self) -> None:
+        """Let go of the spool; what is in it stays."""
+        preparing = getattr(self, "_preparing", None)
+        if preparing is not None and self._pid == os.getpid():
+            preparing.join()
+        segment = getattr(self, "_segment", None)
+        if segment is not None:
+            segment.close()
+            self._segment = None
+        if self._open_fd >= 0:
+            if segment is not None and self._pid == os.getpid():
+                self._seal_last()
+            self._end.close()
+            os.close(self._append_fd)
+            os.close(self._open_fd)
+            self._open_fd = -1
+        reader = getattr(self, "reader", None)
+        if reader is not None:
+            reader.close()
+
+    def _seal_last(self) -> None:
+        """When nobody else has the spool open: seal it, so that damage to its very end is known for what it is."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._open_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._recover()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _locked(fd: int) -> Generator[None]:
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _refusal(error: OSError, directory: Path) -> BufferFullError | BufferFailedError:
+    """Return what a failed write means; the log's end was not moved, so nothing of it is in."""
+    if error.errno in _FULL:
+        return BufferFullError(
+            f"There is no room for more events in {directory}: {error.strerror}.",
+            consequence="Nothing of the call was stored.",
+            hint="Drain it faster (`pgscale buffer drain`), or give it more disk.",
+        )
+    return BufferFailedError(
+        f"The buffer in {directory} cannot be written: {error.strerror}.",
+        consequence="Nothing of the call was stored.",
+        hint="Look after the disk.",
+    )
