@@ -37,7 +37,7 @@ def _cli(dsn: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def _count(dsn: str) -> int:
     with psycopg.connect(dsn) as connection:
-        return connection.execute("SELECT count(*) FROM event").fetchone()[0]  # type: ignore[index]
+        return connection.execute("SELECT count(*) FROM event").fetchone()[0]
 
 
 def test_drain_status_and_replay(database, spool) -> None:

@@ -304,7 +304,8 @@ def test_killed_again_and_again(database: Database, conn: psycopg.Connection[Any
             assert code in (-signal.SIGKILL, 4), err
             options = ("--resume",) if _has_load(conn) else ("--restart",)
         else:
-            assert _ended(_start(database.dsn, *arguments, "--resume"))[0] == 1
+            code, _, err = _ended(_start(database.dsn, *arguments, *options))
+            assert code == 1, err
         _check(conn, rejects)
 
 

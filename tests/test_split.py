@@ -82,7 +82,7 @@ def _bounds(conn: psycopg.Connection[Any], table: str = "events") -> dict[str, s
 
 
 def _rows(conn: psycopg.Connection[Any], table: str = "events") -> list[Any]:
-    return conn.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # type: ignore[arg-type]
+    return conn.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
 
 
 # --- what comes of it ---------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_as_many_values_as_are_taken_are_attached_without_reading(database: Data
     conn = database.connect()
     values = ", ".join(f"'{n}'" for n in range(100))
     conn.execute(
-        f"CREATE TABLE t (id int, k {type_name}, PRIMARY KEY (id, k)) PARTITION BY LIST (k);"  # type: ignore[arg-type]
+        f"CREATE TABLE t (id int, k {type_name}, PRIMARY KEY (id, k)) PARTITION BY LIST (k);"
         f"CREATE TABLE t_first PARTITION OF t FOR VALUES IN ({values}); CREATE TABLE t_rest PARTITION OF t DEFAULT;"
         "INSERT INTO t SELECT g, g % 110 FROM generate_series(1, 330) g"
     )
@@ -336,7 +336,7 @@ def test_foreign_keys_in_every_direction_are_kept(database: Database, settled: b
         "DELETE FROM orders WHERE id = 300",
     ):
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
-            conn.execute(statement)  # type: ignore[arg-type]
+            conn.execute(statement)
     if settled:
         # What a foreign key has for each partition that it references keeps the mark before 18; nobody looks at it.
         lax = conn.execute(
@@ -572,7 +572,7 @@ def test_what_cannot_be_carried_is_refused_by_name(database: Database) -> None:
     )
     asked = SplitOptions(every="10", pace="fast")
     for statements, reason in _refusals():
-        conn.execute(statements)  # type: ignore[arg-type]
+        conn.execute(statements)
         with pytest.raises(RefusedError) as refused:
             partition.split(database.dsn, "t", asked)
         assert any(reason in r for r in refused.value.reasons), (statements, refused.value)

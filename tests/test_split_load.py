@@ -111,7 +111,7 @@ class DirectWriters:
                         f" ON CONFLICT (id, k) DO UPDATE SET n = {table}.n + 1"
                     )
                 values = {"old": old, "new": new, "k": key}
-                answers.append(conn.execute(text, values).rowcount)  # type: ignore[arg-type]
+                answers.append(conn.execute(text, values).rowcount)
             if answers[0] != answers[1]:
                 self.failures.append(f"kind {kind}: the twin {answers[0]} rows, the partition {answers[1]}")
         self.kinds.add(kind)

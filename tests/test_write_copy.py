@@ -265,7 +265,7 @@ def test_mixed_but_equal_shapes_are_fine(conn: psycopg.Connection[Any]) -> None:
     class Sub(dict[str, Any]):
         pass
 
-    assert write.copy(conn, "t", [(1, "a", 1), [2, "b", 2], Named(id="c", score=3, label=3.0)]).rows == 3  # type: ignore[arg-type]
+    assert write.copy(conn, "t", [(1, "a", 1), [2, "b", 2], Named(id="c", score=3, label=3.0)]).rows == 3
     assert write.copy(conn, "t", [{"id": 4}, Sub(id=5)]).rows == 2
     assert [row[0] for row in _all(conn)] == [1, 2, 3, 4, 5]
 

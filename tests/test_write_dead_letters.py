@@ -326,7 +326,7 @@ def test_attempts_are_of_the_order_of_k_log_n(count: int, data: st.DataObject) -
     outcome: list[Any] = []
 
     def run() -> Iterator[Any]:
-        outcome.append((yield from isolating.isolate(0, count, land, bury)))  # type: ignore[arg-type]
+        outcome.append((yield from isolating.isolate(0, count, land, bury)))
 
     deque(run(), maxlen=0)
     assert outcome == [(count - len(bad), bool(bad))]

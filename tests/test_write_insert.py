@@ -145,7 +145,7 @@ def test_async_and_odd_calls(database: Database) -> None:
     assert write.insert(conn, {"a": []}, defer_constraints=True).rows == {"a": 0}
     for wrong in (["a"], [("a",)], [(1, [])]):
         with pytest.raises(UsageError, match="a table's name and its rows"):
-            write.insert(conn, wrong)  # type: ignore[arg-type]
+            write.insert(conn, wrong)
     with pytest.raises(RefusedError, match="no table nothing"):
         write.insert(conn, {"a": [(9000, None)], "nothing": [(1,)]}, defer_constraints=True)
     assert _counts(conn, "a", "b") == [700, 700]

@@ -267,7 +267,7 @@ def test_what_is_refused(conn: psycopg.Connection[Any], database: Database) -> N
     for options, said in (({"target_commit_s": 0}, "above 0"), ({"queue_rows": 0}, "at least 1"),
                           ({"rules": {"n": "add"}}, "takes a key")):  # fmt: skip
         with pytest.raises(UsageError, match=said):
-            write.stream(conn, "t", [(1, 1, "")], **options)  # type: ignore[arg-type]
+            write.stream(conn, "t", [(1, 1, "")], **options)
     with pytest.raises(RefusedError, match="no table nothing"):
         write.stream(conn, "nothing", [(1,)])
     assert write.stream(conn, "t", []) == write.StreamResult(

@@ -62,4 +62,7 @@ def refuse_transaction_pooling(dsn: str | None) -> None:
                             hint="Connect to PostgreSQL itself, or to a pool with pool_mode = session.",
                         )
     except psycopg.OperationalError as error:
-        raise ConnectError(f"Cannot connect twice: {redact(' '.join(str(error).split()), conninfo)}.") from None
+        raise ConnectError(
+            f"Cannot connect: {redact(' '.join(str(error).split()), conninfo)}.",
+            hint="Check host, port, database, user and password (--dsn), and that there is room for a few connections.",
+        ) from None

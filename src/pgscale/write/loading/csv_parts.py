@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pgscale.errors import RefusedError, UsageError
-from pgscale.write.loading.lines import Piece, Style, find_end_marker, last_boundary
+from pgscale.write.loading.lines import PieceOfFile, Style, find_end_marker, last_boundary
 from pgscale.write.loading.model import BadRecordError, LoadOptions
 
 # What psycopg sends in one message at most: a larger piece would be copied once more.
@@ -17,36 +17,15 @@ MOST_HEADER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CsvPart:
+class CsvPart(PieceOfFile):
     """Lines of a CSV, sent as they are.
 
     Args:
         stops_at_marker: the server takes a line of a backslash and a point for the end of all data.
     """
 
-    piece: Piece
     quote: bytes
     stops_at_marker: bool
-
-    @property
-    def first(self) -> int:
-        return self.piece.first
-
-    @property
-    def end(self) -> int:
-        return self.piece.end
-
-    @property
-    def first_line(self) -> int:
-        return self.piece.first_line
-
-    @property
-    def lines(self) -> int:
-        return self.piece.lines
-
-    @property
-    def crc(self) -> int:
-        return self.piece.crc
 
     def count(self) -> int:
         return len(self.piece.index(self.quote).starts)

@@ -59,6 +59,33 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PieceOfFile:
+    """What a part made of lines says of its place in the file; how its lines are sent is the format's."""
+
+    piece: Piece
+
+    @property
+    def first(self) -> int:
+        return self.piece.first
+
+    @property
+    def end(self) -> int:
+        return self.piece.end
+
+    @property
+    def first_line(self) -> int:
+        return self.piece.first_line
+
+    @property
+    def lines(self) -> int:
+        return self.piece.lines
+
+    @property
+    def crc(self) -> int:
+        return self.piece.crc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
     """Where the records of a piece begin and end, and the number of each one's last line, from 1."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from pgscale.errors import RefusedError
-from pgscale.write.loading.lines import Piece
+from pgscale.write.loading.lines import PieceOfFile
 from pgscale.write.loading.model import BadRecordError
 from pgscale.write.model import Destination, TypeFact
 
@@ -33,32 +33,11 @@ _decode = json.JSONDecoder(parse_float=Number, parse_constant=Number).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NdjsonPart:
+class NdjsonPart(PieceOfFile):
     """Lines of NDJSON, sent as rows of COPY's text format."""
 
-    piece: Piece
     names: tuple[str, ...]
     writers: tuple[Write, ...]
-
-    @property
-    def first(self) -> int:
-        return self.piece.first
-
-    @property
-    def end(self) -> int:
-        return self.piece.end
-
-    @property
-    def first_line(self) -> int:
-        return self.piece.first_line
-
-    @property
-    def lines(self) -> int:
-        return self.piece.lines
-
-    @property
-    def crc(self) -> int:
-        return self.piece.crc
 
     def count(self) -> int:
         return len(self.piece.index(b"").starts)
