@@ -40,6 +40,8 @@ class TwinWriters:
     failures: list[str] = field(default_factory=list)
     # The key that ON CONFLICT names.
     arbiter: str = "id"
+    # `make soak` lets them write as fast as they can; otherwise they leave the processors to what is tested.
+    breath_s: float = 0.0 if os.environ.get("TEST_ALL") else 0.004
     _stop: threading.Event = field(default_factory=threading.Event)
     _running: list[threading.Thread] = field(default_factory=list)
 
@@ -64,6 +66,7 @@ class TwinWriters:
                     conn = psycopg.connect(self.dsn, connect_timeout=5)
                 self._transaction(conn, rng, number)
                 self.committed += 1
+                self._stop.wait(self.breath_s)
             except psycopg.OperationalError as error:
                 if error.sqlstate in ("40001", "40P01"):
                     assert conn is not None

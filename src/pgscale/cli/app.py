@@ -9,16 +9,24 @@ from collections.abc import Sequence
 import click
 
 from pgscale import __version__
-from pgscale.cli.bench import bench
-from pgscale.cli.buffer import buffer
-from pgscale.cli.dead_letters import dead_letters
-from pgscale.cli.load import load
-from pgscale.cli.partition import partition
+from pgscale.cli.lazy import LazyGroup
 from pgscale.connect.dsn import redact
 from pgscale.errors import PgscaleError
 
+COMMANDS = {
+    "bench": "pgscale.cli.bench:bench",
+    "buffer": "pgscale.cli.buffer:buffer",
+    "dead-letters": "pgscale.cli.dead_letters:dead_letters",
+    "load": "pgscale.cli.load:load",
+    "partition": "pgscale.cli.partition:partition",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(
+    cls=LazyGroup,
+    places=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="pgscale")
 def app() -> None:
     """Take one PostgreSQL from its first table to many machines: live, nothing lost.
@@ -28,13 +36,6 @@ def app() -> None:
     Exit codes: 0 done; 1 bad news; 2 usage; 3 cannot connect or not permitted;
     4 refused before changing anything; 5 failed while changing (resumable).
     """
-
-
-app.add_command(partition)
-app.add_command(dead_letters)
-app.add_command(load)
-app.add_command(bench)
-app.add_command(buffer)
 
 
 @app.command()

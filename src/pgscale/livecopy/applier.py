@@ -15,18 +15,21 @@ from pgscale.connect.session import APPLIER, Session
 from pgscale.ledger import store
 from pgscale.livecopy import ddl
 from pgscale.livecopy.model import Pair
-from pgscale.livecopy.work import Rate, Work, execute, explain, progress, tid
+from pgscale.livecopy.work import Rate, Work, execute, explain, progress
 
 # Uniqueness and exclusion: a row that is brought may meet one that is itself waiting to be changed.
 COLLISIONS = frozenset({"23505", "23P01"})
 LAST_PAGE = 4_294_967_295
-
+# A batch is as many quarters of the log's pages as its time allows: a whole page of short keys is 200 of them, which
+# is more work than the application should find in its way at once.
+QUARTERS, ROWS_A_QUARTER = 4, 64
+END_OF_LOG = LAST_PAGE * QUARTERS
 
 # Below this a batch would be mostly round trips and the start of its statements.
 LEAST_BATCH_S = 0.002
-# A round that takes longer than this is behind; when it does not shrink either, the application writes faster than
-# the pace lets us apply, and we would never arrive.
-BEHIND_S, SHRINKING = 1.0, 0.8
+# A round that is behind and brings about as many keys as the one before: the application writes faster than the pace
+# lets us apply, and we would never arrive.
+SHRINKING = 0.8
 
 
 class Applier:
@@ -36,7 +39,7 @@ class Applier:
         statements: the plan's three apply statements.
     """
 
-    FIRST_PAGES, MOST_PAGES, SHRINK_PAGES = 2, 512, 2_048
+    MOST_QUARTERS, SHRINK_PAGES = 2_048, 2_048
 
     def __init__(self, work: Work, pair: Pair, statements: Sequence[str]) -> None:
         self.work, self.pair = work, pair
@@ -47,7 +50,7 @@ class Applier:
             self.session.execute(ddl.disable(method))
         # One snapshot sees which keys changed and how their rows stand.
         self.session.isolation_level = IsolationLevel.REPEATABLE_READ
-        self._pages = self.FIRST_PAGES
+        self._quarters = QUARTERS
         self._dirty_pages = 0
         self._urgency = 1.0
         self._last_keys = 0
@@ -65,39 +68,49 @@ class Applier:
 
         Locks: ACCESS SHARE on the source, ROW EXCLUSIVE on the target, for one batch at a time.
         """
-        total, keys, first, began = self.backlog_pages(), 0, 0, time.monotonic()
+        pages, keys, first = self.backlog_pages(), 0, 0
+        total = pages * QUARTERS
         if self._clear_after_truncate():
             keys += 1
         while first < total and not self.work.stop.is_set():
             self.work.throttle.wait(self.work.stop)
-            started = time.monotonic()
-            pages = self._pages
-            last = LAST_PAGE if first + pages >= total else first + pages
-            taken = self._batch(first, last)
-            took = time.monotonic() - started
+            quarters = self._quarters
+            # Never further: what was captured since, while rounds are long, would all be one batch.
+            last = min(first + quarters, total)
+            with self.work.throttle.turn():
+                started = time.monotonic()
+                taken = self._batch(first, last)
+                took = time.monotonic() - started
             keys += taken
             # Aim at the pace's chunk, by the time a batch really took.
             target = max(self.work.throttle.chunk_s, LEAST_BATCH_S)
             if taken:
-                wanted = pages * target / max(took, 1e-3)
-                self._pages = int(min(max(wanted, pages / 4, 1), pages * 2, self.MOST_PAGES))
-                self._dirty_pages += min(pages, total)
-            first = last
+                wanted = quarters * target / max(took, 1e-4)
+                self._quarters = int(min(max(wanted, quarters / 4, 1), quarters * 2, self.MOST_QUARTERS))
+                self._dirty_pages += min(quarters, total) / QUARTERS
+            first = last if taken else self._next_row(last)
             if phase is not None and rate is not None:
                 self.applied += taken
                 progress(self.work, phase, self.applied, None, rate, unit="keys")
             if taken:
                 self.work.throttle.rest(took / self._urgency, self.work.stop)
-        self._keep_log_small(total)
-        self._judge_urgency(keys, time.monotonic() - began)
+        self._keep_log_small(pages)
         return keys
 
-    def _judge_urgency(self, keys: int, took_s: float) -> None:
-        """Rest less when rounds are long and do not shrink: a run has to be faster than the application's writes."""
-        if took_s > BEHIND_S and keys > self._last_keys * SHRINKING:
-            self._urgency = min(self._urgency * 1.5, 1000.0)
-        elif took_s < BEHIND_S / 2:
+    def _next_row(self, quarter: int) -> int:
+        """Return the first quarter from this one on that has rows: of an old log most pages have none."""
+        row = execute(self.session, ddl.next_in_log(self.pair), _tid(quarter), again=True).fetchone()
+        if row is None:
+            return END_OF_LOG
+        page, number = (int(part) for part in str(row[0])[1:-1].split(","))
+        return page * QUARTERS + min(number // ROWS_A_QUARTER, QUARTERS - 1)
+
+    def judge(self, keys: int, *, is_behind: bool) -> None:
+        """Rest less when a round of so many keys was behind and they do not get fewer, more when it was not."""
+        if not is_behind:
             self._urgency = max(self._urgency / 1.5, 1.0)
+        elif keys > self._last_keys * SHRINKING:
+            self._urgency = min(self._urgency * 1.5, 1000.0)
         self._last_keys = keys
 
     def _batch(self, first: int, last: int) -> int:
@@ -119,8 +132,7 @@ class Applier:
             # The source before the target, as the verifier does; and before the snapshot is taken.
             execute(session, ddl.lock_to_read(self.pair.source), again=True)
             truncated = execute(session, ddl.take_truncated(self.pair), again=True)
-            end = f"({last},65535)" if last == LAST_PAGE else tid(last)
-            taken = execute(session, self.take, tid(first), end, again=True)
+            taken = execute(session, self.take, _tid(first), _tid(last), again=True)
             pipeline.sync()
             if truncated.rowcount:
                 execute(session, ddl.truncate_target(self.pair))
@@ -141,7 +153,7 @@ class Applier:
         """
         self.session.execute(ddl.statement_timeout(within_s))
         try:
-            return self._batch(0, LAST_PAGE)
+            return self._batch(0, END_OF_LOG)
         finally:
             if not self.session.closed:
                 self.session.execute(ddl.statement_timeout(APPLIER.statement_timeout_ms / 1000))
@@ -181,11 +193,19 @@ class Applier:
         """
         rate = Rate(done=self.applied)
         while True:
-            self.round(phase, rate)
+            keys = self.round(phase, rate)
             self.work.check()
             row = execute(self.session, ddl.count_log(self.pair, few)).fetchone()
-            if row and int(row[0]) < few:
+            is_behind = row is None or int(row[0]) >= few
+            self.judge(keys, is_behind=is_behind)
+            if not is_behind:
                 return
+
+
+def _tid(quarter: int) -> str:
+    """Return the first TID of a quarter of a page; the one after all for END_OF_LOG."""
+    page, number = divmod(quarter, QUARTERS)
+    return f"({page},{65535 if page == LAST_PAGE else number * ROWS_A_QUARTER})"
 
 
 def drain_within(session: Session, pair: Pair) -> None:
@@ -199,7 +219,7 @@ def drain_within(session: Session, pair: Pair) -> None:
     for setting in ddl.PROBE_BY_KEY:
         session.execute(setting)
     take, delete, bring = ddl.apply(pair)
-    execute(session, take, tid(0), f"({LAST_PAGE},65535)")
+    execute(session, take, _tid(0), _tid(END_OF_LOG))
     execute(session, ddl.evict(pair))
     execute(session, delete)
     execute(session, bring)
@@ -208,8 +228,9 @@ def drain_within(session: Session, pair: Pair) -> None:
 class InBackground:
     """Keeps an applier going in a thread while something else happens; raises its failure at the end."""
 
-    # Often enough to stay close, seldom enough that a batch is worth its round trips.
-    PERIOD_S = 0.5
+    # Often enough to stay close; seldom enough that keys which change often are brought once, and that a batch is
+    # worth its round trips: every half second cost the application more than all that is brought.
+    PERIOD_S = 2.0
 
     def __init__(self, applier: Applier) -> None:
         self.applier = applier
@@ -235,7 +256,9 @@ class InBackground:
     def _run(self) -> None:
         try:
             while not (self._end.is_set() or self.applier.work.stop.is_set()):
-                self.applier.round()
+                started = time.monotonic()
+                keys = self.applier.round()
+                self.applier.judge(keys, is_behind=time.monotonic() - started > self.PERIOD_S)
                 self._end.wait(self.PERIOD_S)
         except BaseException as error:  # noqa: BLE001 because it is raised again by __exit__ or check
             self._failure = error

@@ -64,15 +64,16 @@ class ChunkSize:
     Args:
         target_s: the time one chunk should take, seconds.
         least: a smaller chunk would be mostly round trips: without it a busy server starves the run.
+        most: the largest chunk.
     """
 
     MOST = 131_072
 
-    def __init__(self, target_s: float, least: int) -> None:
+    def __init__(self, target_s: float, least: int, most: int = MOST) -> None:
         self.target_s = target_s
-        self.least = least
+        self.least, self.most = least, most
         self.pages = least * 2
 
     def learn(self, pages: int, took_s: float) -> None:
         wanted = pages * self.target_s / max(took_s, 1e-4)
-        self.pages = int(min(max(wanted, self.pages / 4, self.least), self.pages * 2, self.MOST))
+        self.pages = int(min(max(wanted, self.pages / 4, self.least), self.pages * 2, self.most))

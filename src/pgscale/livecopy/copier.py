@@ -50,10 +50,11 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
                 while at < end and not work.stop.is_set():
                     work.throttle.wait(work.stop)
                     last = min(at + size.pages, end)
-                    started = time.monotonic()
-                    row = execute(
-                        session, statement, tid(at), tid(last), work.run_id, first, last, again=True
-                    ).fetchone()
+                    with work.throttle.turn():
+                        started = time.monotonic()
+                        row = execute(
+                            session, statement, tid(at), tid(last), work.run_id, first, last, again=True
+                        ).fetchone()
                     assert row is not None
                     size.learn(last - at, time.monotonic() - started)
                     queue.finish(last - at)

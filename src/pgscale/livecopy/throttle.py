@@ -13,6 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -74,16 +76,20 @@ class Throttle:
 
     Args:
         pace: what the operator chose.
-        chunk_target_s: the operator's own limit for a chunk; the pace's is kept when it is smaller.
+        chunk_target_s: the operator's own limit for a chunk and for a snapshot; the pace's chunk is kept when it is
+            smaller.
+        workers: pieces of work that may be under way at once; None: the pace's number of workers.
     """
 
     WINDOW = 12
     GROW, SHRINK, SETTLE = 0.02, 0.7, 3
 
-    def __init__(self, pace: Pace, chunk_target_s: float) -> None:
+    def __init__(self, pace: Pace, chunk_target_s: float, workers: int | None = None) -> None:
         self.limits = PACES[pace]
         self.pace = pace
+        self._turns = threading.BoundedSemaphore(workers or self.limits.workers)
         self.chunk_s = min(chunk_target_s, self.limits.chunk_s)
+        self.snapshot_s = chunk_target_s
         self.duty = self.limits.first_duty
         self._lock = threading.Lock()
         self._held = ""
@@ -151,6 +157,24 @@ class Throttle:
         """Wait until the quiet latency is known, so that what the work adds can be told from what was there."""
         while self._listening and not stop.is_set():
             stop.wait(0.05)
+
+    @property
+    def in_bursts(self) -> bool:
+        """Whether work is done in bursts with rests between them."""
+        return self.pace != "fast"
+
+    @contextmanager
+    def turn(self) -> Generator[None]:
+        """Do one piece of work as one of the workers: the applier takes turns with those that copy or compare.
+
+        Were it to work beside them, the application would now and then find one processor more taken: moments that
+        are rare enough not to show in its median, and make its p99.
+        """
+        if not self.in_bursts:
+            yield
+            return
+        with self._turns:
+            yield
 
     def wait(self, stop: threading.Event) -> None:
         """Return when work may go on, at once when nothing holds it."""

@@ -88,8 +88,9 @@ def verify_rows(
                     chunk = queue.take(size.pages)
                     if chunk is None:
                         break
-                    started = time.monotonic()
-                    counts[number] += _chunk(work, pair, session, one, *chunk)
+                    with work.throttle.turn():
+                        started = time.monotonic()
+                        counts[number] += _chunk(work, pair, session, one, *chunk)
                     size.learn(chunk[1] - chunk[0], time.monotonic() - started)
                     queue.finish(chunk[1] - chunk[0])
                     done = sum(q.finished for q in queues)
@@ -166,34 +167,112 @@ def verify_by_keys(
         _avoid(boundary, "seqscan", "sort")
         walk = _KeyWalk(pair, boundary)
 
-        compare = {(low, high): ddl.verify_keys(pair, low=low, high=high) for low in LIMITS for high in LIMITS}
+        compare = _InBursts if work.throttle.in_bursts else _AtOnce
 
         def body(number: int) -> None:
             if number == 1:
                 first()
-            size = ChunkSize(work.throttle.chunk_s, least=LEAST_ROWS)
             with _open(work) as session:
                 # Both sides come in the order of their indexes and are merged: nothing is sorted, hashed or spilled.
                 _avoid(session, "seqscan", "hashjoin", "bitmapscan", "sort")
+                method = compare(work, pair, session)
                 while not work.stop.is_set():
                     work.throttle.wait(work.stop)
-                    taken = walk.take(size.pages)
+                    with work.throttle.turn():
+                        taken = walk.take(method.rows_wanted)
                     if taken is None:
                         return
-                    started = time.monotonic()
-                    low, high, asked = taken
-                    inner = low is not None and high is not None
-                    statement = compare[low is not None, high is not None]
-                    with session.pipeline(), session.transaction():
-                        _lock(session, pair)
-                        found = execute(session, statement, *(low or ()), *(high or ()), again=inner)
-                    counts[number] += _result(work, pair, found)
-                    size.learn(asked, time.monotonic() - started)
+                    counts[number] += method.compare(*taken)
                     progress(work, "verify", sum(counts), max(rows_expected, sum(counts)), rate, workers=workers)
-                    work.throttle.worked(started, work.stop)
 
         in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
     return sum(counts)
+
+
+class _AtOnce:
+    """Compares a range in one statement."""
+
+    def __init__(self, work: Work, pair: Pair, session: Session) -> None:
+        self._work, self._pair, self._session = work, pair, session
+        self._statements = {(low, high): ddl.verify_keys(pair, low=low, high=high) for low in LIMITS for high in LIMITS}
+        self._size = ChunkSize(work.throttle.chunk_s, least=LEAST_ROWS)
+
+    @property
+    def rows_wanted(self) -> int:
+        """About how many rows the next range should have."""
+        return self._size.pages
+
+    def compare(self, low: Key | None, high: Key | None, asked: int) -> int:
+        """Compare the range and return how many rows of the source are in it."""
+        started = time.monotonic()
+        inner = low is not None and high is not None
+        statement = self._statements[low is not None, high is not None]
+        with self._session.pipeline(), self._session.transaction():
+            _lock(self._session, self._pair)
+            found = execute(self._session, statement, *(low or ()), *(high or ()), again=inner)
+        rows = _result(self._work, self._pair, found)
+        self._size.learn(asked, time.monotonic() - started)
+        self._work.throttle.worked(started, self._work.stop)
+        return rows
+
+
+class _InBursts:
+    """Compares a range a burst at a time, in one snapshot, through a cursor.
+
+    To start a statement that reads every partition costs as much as comparing a thousand rows: bursts that are short
+    enough for the application would be mostly that, were each a statement of its own.
+    """
+
+    # To find the end of a range is a burst as well: so many rows at most.
+    LEAST_RANGE, MOST_RANGE, LEAST_BURST = 1_000, 10_000, 100
+
+    def __init__(self, work: Work, pair: Pair, session: Session) -> None:
+        self._work, self._pair, self._session = work, pair, session
+        self._judge = ddl.verify_streamed(pair)
+        self._range = ChunkSize(work.throttle.snapshot_s, least=self.LEAST_RANGE, most=self.MOST_RANGE)
+        self._burst = ChunkSize(work.throttle.chunk_s, least=self.LEAST_BURST)
+
+    @property
+    def rows_wanted(self) -> int:
+        """About how many rows the next range should have."""
+        return self._range.pages
+
+    def compare(self, low: Key | None, high: Key | None, asked: int) -> int:
+        """Compare the range and return how many rows of the source are in it.
+
+        Raises:
+            InterruptedRunError: the run was stopped in the middle of it.
+        """
+        session, stop, turn = self._session, self._work.stop, self._work.throttle.turn
+        began, rows, ends, differing, burst = time.monotonic(), 0, False, list[str](), self._burst.pages
+        with session.transaction():
+            started = time.monotonic()
+            with turn(), session.pipeline():
+                _lock(session, self._pair)
+                execute(session, ddl.stream_keys(self._pair, low, high, burst))
+            self._work.throttle.worked(started, stop)
+            while not ends:
+                self._work.check()
+                with turn():
+                    started = time.monotonic()
+                    found = execute(session, "FETCH NEXT FROM _pgscale_compared", again=True).fetchone()
+                if found is None:
+                    break
+                key, rows, ends = found
+                if key is not None:
+                    differing.append(key)
+                elif not ends:
+                    self._burst.learn(burst, time.monotonic() - started)
+                self._work.throttle.worked(started, stop)
+            with turn():
+                answer = execute(session, self._judge, differing, again=True).fetchone()
+        assert answer is not None, "the statement has no FROM: it returns one row"
+        truncated, _, unexplained = answer
+        self._range.learn(asked, time.monotonic() - began)
+        if truncated:
+            return 0
+        _judge(self._work, self._pair, unexplained)
+        return int(rows)
 
 
 def _chunk(work: Work, pair: Pair, session: Session, one: Pass, first: int, last: int) -> int:

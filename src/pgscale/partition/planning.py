@@ -11,6 +11,7 @@ from pgscale.core.model import QName, Step, quote_ident
 from pgscale.errors import RefusedError, UsageError
 from pgscale.livecopy import ddl as live
 from pgscale.livecopy.model import Pair
+from pgscale.livecopy.throttle import Pace
 from pgscale.partition import bounds, ddl, locks, matviews
 from pgscale.partition.checks import find_reasons, refuse_kind, refuse_nonfinite
 from pgscale.partition.consequences import find_changes, find_warnings, nullable, primary_grows
@@ -226,10 +227,19 @@ def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool
     return small or (correlation is not None and abs(correlation) >= WALK_CORRELATION)
 
 
-def statistics_target(leaves: int) -> int:
-    """Sample less of each leaf the more there are: together they are sampled as well as one table. Columns with a
-    target of their own keep it, and autovacuum analyzes in full later."""
-    return max(10, min(100, round(100 / leaves**0.6)))
+def analyze(table: QName, leaves: int, pace: Pace) -> tuple[str, ...]:
+    """Return the statements that analyze a partitioned table and its leaves, in one transaction.
+
+    Each leaf is sampled less the more there are: together they are sampled as well as one table. Columns with a
+    target of their own keep it, and autovacuum analyzes in full later.
+    """
+    target = max(10, min(100, round(100 / leaves**0.6)))
+    rests = () if pace == "fast" else ("SET LOCAL vacuum_cost_delay = '4ms'",)
+    return (
+        f"SET LOCAL default_statistics_target = {target}",
+        *rests,
+        live.text(sql.SQL("ANALYZE {}").format(live.qualified(table))),
+    )
 
 
 def _matviews_step(statements: tuple[str, ...]) -> Step:
@@ -353,10 +363,7 @@ def _steps(
             id="analyze",
             title="Give the planner statistics of the copy",
             kind="analyze",
-            sql=(
-                f"SET LOCAL default_statistics_target = {statistics_target(len(plan.leaves))}",
-                ddl.text(sql.SQL("ANALYZE {}").format(live.qualified(stage))),
-            ),
+            sql=analyze(stage, len(plan.leaves), plan.options.pace),
             lock="none",
             longest_wait=none,
             undo=(),

@@ -54,7 +54,7 @@ class RunBase(Generic[P]):
             oid=plan.table_oid,
             run_id=run_id,
             stop=threading.Event(),
-            throttle=Throttle(plan.options.pace, plan.options.chunk_target_s),
+            throttle=Throttle(plan.options.pace, plan.options.chunk_target_s, plan.options.workers),
             tell=Telling(watch, str(plan.table)),
             table=str(plan.table),
             outlook=make_outlook(plan.options, plan.estimate),

@@ -52,7 +52,8 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
         function("_pgscale_i", insert + sql.SQL("pgscale_new{}").format(where)),
         function(
             "_pgscale_u",
-            insert + sql.SQL("pgscale_old{} UNION ALL SELECT {} FROM pgscale_new{}").format(where, keys, where),
+            # UNION: most updates leave the key as it is. It costs the application no more than a second row would.
+            insert + sql.SQL("pgscale_old{} UNION SELECT {} FROM pgscale_new{}").format(where, keys, where),
         ),
         function("_pgscale_d", insert + sql.SQL("pgscale_old{}").format(where)),
         _truncate_function(pair, function),

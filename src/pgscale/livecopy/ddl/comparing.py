@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from pgscale.core.model import QName
@@ -69,23 +71,33 @@ def next_keys(pair: Pair, *, low: bool) -> str:
     Parameters: the key's columns as text (without `low`: none, from the beginning), the number of rows from one to
     the next, and how many keys are wanted.
     """
-    # ORDER BY is qualified, because ORDER BY "id" would mean the text column of the result.
-    order, first = names(identity_of(pair), "k"), len(pair.identity) * low + 1
+    # Each key is found from the one before by OFFSET, in the index alone: a window function over the same rows would
+    # take three times as long. ORDER BY is qualified, because ORDER BY "id" would mean the text column of the result.
+    count, columns = len(pair.identity), names(identity_of(pair), "k")
+    rows, keys = trusted(f"${count * low + 1}"), trusted(f"${count * low + 2}")
+    further = sql.SQL("SELECT {columns} FROM {source} k WHERE {within} ORDER BY {columns} OFFSET {rows}::int8 LIMIT 1")
+    shown = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("k", k.name)) for k in pair.identity)
     return text(
         sql.SQL(
-            "SELECT {} FROM (SELECT {}, pg_catalog.row_number() OVER (ORDER BY {}) AS _pgscale_n FROM {} k WHERE {}"
-            " ORDER BY {} LIMIT {rows}::int8 * {keys}::int8 + 1) k"
-            " WHERE k._pgscale_n > 1 AND (k._pgscale_n - 1) % {rows}::int8 = 0 ORDER BY {}"
+            "WITH RECURSIVE _pgscale_walk AS (SELECT k.*, 1::int8 AS _pgscale_n FROM ({first}) k"
+            " UNION ALL SELECT k.*, w._pgscale_n + 1 FROM _pgscale_walk w CROSS JOIN LATERAL ({next}) k"
+            " WHERE w._pgscale_n < {keys}::int8)"
+            " SELECT {shown} FROM _pgscale_walk k ORDER BY k._pgscale_n"
         ).format(
-            sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("k", k.name)) for k in pair.identity),
-            order,
-            order,
-            qualified(pair.source),
-            _within(pair, "k", low=low, high=False),
-            order,
-            order,
-            rows=trusted(f"${first}"),
-            keys=trusted(f"${first + 1}"),
+            first=further.format(
+                columns=columns,
+                source=qualified(pair.source),
+                within=_within(pair, "k", low=low, high=False),
+                rows=rows,
+            ),
+            next=further.format(
+                columns=columns,
+                source=qualified(pair.source),
+                within=sql.SQL("{} >= {}").format(_row(pair, "k"), _row(pair, "w")),
+                rows=rows,
+            ),
+            keys=keys,
+            shown=shown,
         )
     )
 
@@ -96,9 +108,69 @@ def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
     Parameters, as text: the first key's columns when there is a low limit, those of the key after the last when
     there is a high one. Result: as verify_source.
     """
+    return _judge(pair, _compare_keys(pair, _within(pair, "k", low=low, high=high)))
+
+
+def stream_keys(pair: Pair, low: Sequence[str] | None, high: Sequence[str] | None, rows: int) -> str:
+    """Return the statement that opens the cursor `_pgscale_compared`, which compares both tables in a range of keys.
+
+    It can be advanced a little at a time: a row comes for every key that differs, after every so many keys, and at
+    the end. Its columns: the differing key as text, NULL where none is; the source's rows so far; whether this is
+    the last row. An empty range has no rows.
+
+    Args:
+        low, high: the range's first key and the one after its last; None: no limit.
+        rows: keys from one row of the result to the next, at most.
+    """
+    # DECLARE takes no parameters: the keys are written into it.
+    within = sql.SQL(" AND ").join(
+        sql.SQL("{} {} ROW({})").format(
+            _row(pair, "k"),
+            operator,
+            sql.SQL(", ").join(
+                sql.SQL("{}::text::{}").format(sql.Literal(value), trusted(k.type))
+                for value, k in zip(limit, pair.identity, strict=True)
+            ),
+        )
+        for operator, limit in ((sql.SQL(">="), low), (sql.SQL("<"), high))
+        if limit is not None
+    )
+    return text(
+        sql.SQL(
+            "DECLARE _pgscale_compared NO SCROLL CURSOR WITHOUT HOLD FOR"
+            " SELECT CASE WHEN _pgscale_differs THEN (ROW({identity})::{recheck})::text END,"
+            " _pgscale_rows, _pgscale_ends"
+            " FROM (SELECT {identity}, _pgscale_differs, pg_catalog.row_number() OVER w AS _pgscale_n,"
+            " pg_catalog.count(*) FILTER (WHERE _pgscale_counts) OVER w AS _pgscale_rows,"
+            " pg_catalog.lead(false, 1, true) OVER w AS _pgscale_ends"
+            # OFFSET 0: what goes through the window is the keys and two booleans, not the rows.
+            " FROM ({compared} OFFSET 0) c WINDOW w AS (ROWS UNBOUNDED PRECEDING)) c"
+            " WHERE _pgscale_differs OR _pgscale_ends OR _pgscale_n % {rows} = 0"
+        ).format(
+            identity=names(identity_of(pair)),
+            recheck=qualified(pair.recheck),
+            compared=_compare_keys(pair, within if low is not None or high is not None else sql.SQL("true")),
+            rows=sql.Literal(rows),
+        )
+    )
+
+
+def verify_streamed(pair: Pair) -> str:
+    """Return the statement that judges keys that were found to differ, in the snapshot they were found in.
+
+    Parameter: the keys, as stream_keys gives them. Result: as verify_source, without the number of rows.
+    """
+    identity = names(identity_of(pair))
+    differing = sql.SQL("SELECT {}, false AS _pgscale_counts, true AS _pgscale_differs FROM ({}) c").format(
+        identity,
+        sql.SQL("SELECT (k::{}).* FROM pg_catalog.unnest($1::text[]) k").format(qualified(pair.recheck)),
+    )
+    return _judge(pair, differing)
+
+
+def _compare_keys(pair: Pair, within: sql.Composable) -> sql.Composed:
     columns = names(pair.all_columns)
-    within = _within(pair, "k", low=low, high=high)
-    compared = sql.SQL(
+    return sql.SQL(
         "SELECT {}, _pgscale_source.{key} IS NOT NULL AS _pgscale_counts,"
         " _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
         " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
@@ -120,7 +192,6 @@ def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
         equal(pair.identity, "_pgscale_source", "_pgscale_target"),
         key=ident(pair.identity[0].name),
     )
-    return _judge(pair, compared)
 
 
 def verify_target(pair: Pair, leaf: QName) -> str:

@@ -22,6 +22,11 @@ def count_log(pair: Pair, most: int) -> str:
     )
 
 
+def next_in_log(pair: Pair) -> str:
+    """Return the statement that finds where the next waiting key lies, as text. Parameter: the TID to begin at."""
+    return text(sql.SQL("SELECT ctid::text FROM {} WHERE ctid >= $1::tid LIMIT 1").format(qualified(pair.log)))
+
+
 def vacuum_log(pair: Pair) -> str:
     return text(sql.SQL("VACUUM {}").format(qualified(pair.log)))
 

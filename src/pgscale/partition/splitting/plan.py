@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from psycopg import sql
-
 from pgscale.catalog.model import TableFacts
 from pgscale.core.model import QName, Step, quote_ident
 from pgscale.livecopy import ddl as live
@@ -16,7 +14,7 @@ from pgscale.partition.ddl import make_schema
 from pgscale.partition.estimate import estimate
 from pgscale.partition.keys import Keys
 from pgscale.partition.model import By
-from pgscale.partition.planning import Schemas, statistics_target, walks_keys
+from pgscale.partition.planning import Schemas, analyze, walks_keys
 from pgscale.partition.splitting.ddl import Division
 from pgscale.partition.splitting.model import Piece, Place, SplitOptions, SplitPlan
 
@@ -208,10 +206,7 @@ def _steps(
         "analyze",
         "Give the planner statistics of the new partitions",
         "sql",
-        (
-            f"SET LOCAL default_statistics_target = {statistics_target(len(made.pieces))}",
-            live.text(sql.SQL("ANALYZE {}").format(live.qualified(pair.target))),
-        ),
+        analyze(pair.target, len(made.pieces), made.options.pace),
         reason="Without statistics the first queries after the cut-over would be planned blindly.",
     )
     yield from _apart(division, place, statements.abort_triggers, wait)
