@@ -210,7 +210,7 @@ def test_an_interrupt_wins_over_what_it_made_fail() -> None:
         raise RuntimeError("initdb was interrupted, too")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("moment", ["Starting", "Loading", "The application", "pgbench_accounts: copy"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_demo_leaves_nothing(temporary: Path, moment: str, number: signal.Signals) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from support import cli
+
 DDL = """
 CREATE TABLE owner_of (id int PRIMARY KEY);
 INSERT INTO owner_of SELECT g FROM generate_series(0, 9) g;
@@ -112,7 +114,10 @@ class TwinWriters:
 
 
 def pgscale(dsn: str, *arguments: str, kill_at: str = "", timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own; with `kill_at` it ends itself there by SIGKILL."""
+    """Run the command line; with `kill_at`, in a process of its own that ends itself there by SIGKILL."""
+    if not kill_at and threading.current_thread() is threading.main_thread():
+        ran = cli.pgscale("partition", *arguments, "--dsn", dsn)
+        return subprocess.CompletedProcess(arguments, ran.exit_code, ran.out, ran.err)
     return subprocess.run(
         [sys.executable, "-m", "pgscale", "partition", *arguments, "--dsn", dsn],
         env={**os.environ, "PGSCALE_KILL_AT": kill_at},

@@ -23,7 +23,7 @@ TRAILING_S = 2.0
 _PROCESSED = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _FAILED = re.compile(r"^number of failed transactions: (\d+)", re.MULTILINE)
 _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
-_ABORTED = re.compile(r"^pgbench: error: client \d+ .*aborted", re.MULTILINE)
+_ABORTED = re.compile(r"^pgbench: error: client \d+ .*aborted.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Snapshot:
         latency: of the trailing two seconds.
         longest_gap_ms: the longest time since the start in which nothing was served.
         running: whether pgbench still runs.
-        error: the first line of what it complained about, empty when it did not.
+        error: the first client that it gave up, else the first line it complained with; empty when it did not.
     """
 
     served: int
@@ -196,7 +196,7 @@ class Load:
                 latency=latency,
                 longest_gap_ms=self._gap_ms,
                 running=self._process is not None and self._process.poll() is None,
-                error=error.partition("\n")[0],
+                error=(_ABORTED.findall(error) or error.splitlines() or [""])[0],
             )
 
     def samples(self) -> list[Sample]:
