@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from pgscale import partition
 from pgscale.core.model import Progress
 from pgscale.errors import MismatchError
-from pgscale.livecopy import throttle, verifier
+from pgscale.livecopy import applier, throttle, verifier
 from pgscale.livecopy.throttle import Pace
 from pgscale.partition import Options, RunResult
 from support.servers import Database
@@ -50,11 +52,12 @@ def ranges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return by(self, *given)
 
         monkeypatch.setattr(kind, "compare", compare)
-    monkeypatch.setitem(throttle.PACES, "normal", replace(throttle.PACES["normal"], listen_s=0.0, least_duty=0.9))
+    monkeypatch.setitem(throttle.PACES, "normal", replace(throttle.PACES["normal"], listen_s=0.0, least_duty=0.3))
     monkeypatch.setattr(verifier, "LEAST_ROWS", 100)
     monkeypatch.setattr(verifier._InBursts, "LEAST_RANGE", 100)
     monkeypatch.setattr(verifier._InBursts, "MOST_RANGE", 700)
     monkeypatch.setattr(verifier._InBursts, "LEAST_BURST", 30)
+    monkeypatch.setattr(applier.InBackground, "PERIOD_S", 0.01)
     return compared
 
 
@@ -134,3 +137,86 @@ def test_a_row_that_waits_in_the_log_is_compared_later(database: Database, pace:
     assert result.rows_checked >= ROWS
     found = conn.execute("SELECT count(*) FROM t WHERE note = 'later'").fetchone()
     assert found == (ROWS // 7,)
+
+
+@Paces
+@pytest.mark.parametrize("statement", ["TRUNCATE t", "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"])
+def test_nobody_waits_for_ever_for_a_lock(database: Database, pace: Pace, statement: str) -> None:
+    """The application asks for an exclusive lock while a range is open, and writes go on."""
+    _make(database, TABLE)
+    done: list[int] = []
+    failures: list[psycopg.Error] = []
+
+    def ask() -> None:
+        try:
+            with database.connect() as other, other.transaction():
+                other.execute("SET LOCAL lock_timeout = '8s'")
+                other.execute("UPDATE t SET note = 'w' WHERE id % 3 = 0")
+                other.execute(statement.encode())
+        except psycopg.Error as error:
+            failures.append(error)
+
+    def watch(progress: Progress) -> None:
+        if progress.phase == "verify" and progress.done > 0 and len(done) < 3:
+            done.append(progress.done)
+            thread = threading.Thread(target=ask)
+            thread.start()
+            waiting.append(thread)
+
+    waiting: list[threading.Thread] = []
+    options = Options(by="hash:id", partitions=3, pace=pace, workers=1)
+    result = partition.run(database.dsn, "public.t", options, watch=watch)
+    for thread in waiting:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert waiting
+    assert not [e for e in failures if e.sqlstate != "40P01"]
+    assert result.mismatches == 0
+    assert result.state == "cut-over"
+
+
+@Paces
+def test_a_bulk_change_is_judged_by_the_range(database: Database, pace: Pace, ranges: list[str]) -> None:
+    """Every key of every range differs and waits; then the source is nearly empty and the target is not."""
+    conn = _make(database, TABLE)
+    told = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal told
+        if progress.phase == "verify" and told < 2:
+            told += 1
+            conn.execute(("UPDATE t SET note = 'n'", "DELETE FROM t WHERE id > 10")[told - 1].encode())
+
+    options = Options(by="hash:id", partitions=3, pace=pace, workers=2)
+    result = partition.run(database.dsn, "public.t", options, watch=watch)
+    assert result.mismatches == 0
+    assert conn.execute("SELECT count(*) FROM t").fetchone() == (10,)
+    assert ranges
+
+
+def test_the_log_is_not_truncated_under_a_snapshot(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that waits in the log as the open range sees it still waits there when the range is judged."""
+    monkeypatch.setattr(applier.Applier, "VACUUM_PAGES", 1)
+    monkeypatch.setattr(applier.Applier, "SHRINK_PAGES", 1)
+    monkeypatch.setattr(verifier._InBursts, "MOST_DIFFERING", 10_000)
+    conn = _make(database, TABLE)
+    slept = 0
+
+    def worked(self: throttle.Throttle, started: float, stop: threading.Event) -> None:
+        # Between the bursts of the first ranges: time to apply everything and to give the log's space back.
+        nonlocal slept
+        if threading.current_thread().name == "comparing" and slept < 3:
+            slept += 1
+            time.sleep(0.5)
+
+    def compare(self: Any, *given: Any, by: Any = verifier._InBursts.compare) -> int:
+        threading.current_thread().name = "comparing"
+        if slept < 3:
+            conn.execute("UPDATE t SET amount = amount + 1 WHERE id % 2 = 0")
+        return by(self, *given)
+
+    monkeypatch.setattr(throttle.Throttle, "worked", worked)
+    monkeypatch.setattr(verifier._InBursts, "compare", compare)
+    result = partition.run(database.dsn, "public.t", Options(by="hash:id", partitions=3, workers=1))
+    assert slept == 3
+    assert result.mismatches == 0

@@ -39,7 +39,7 @@ class Applier:
         statements: the plan's three apply statements.
     """
 
-    MOST_QUARTERS, SHRINK_PAGES = 2_048, 2_048
+    MOST_QUARTERS, VACUUM_PAGES, SHRINK_PAGES = 2_048, 64, 2_048
 
     def __init__(self, work: Work, pair: Pair, statements: Sequence[str]) -> None:
         self.work, self.pair = work, pair
@@ -55,6 +55,8 @@ class Applier:
         self._urgency = 1.0
         self._last_keys = 0
         self.applied = 0
+        # TRUNCATE does not respect snapshots: not while somebody judges by one what waits in the log.
+        self.shrinks_log = True
 
     def close(self) -> None:
         self.session.close()
@@ -85,9 +87,12 @@ class Applier:
             # Aim at the pace's chunk, by the time a batch really took.
             target = max(self.work.throttle.chunk_s, LEAST_BATCH_S)
             if taken:
-                wanted = quarters * target / max(took, 1e-4)
-                self._quarters = int(min(max(wanted, quarters / 4, 1), quarters * 2, self.MOST_QUARTERS))
-                self._dirty_pages += min(quarters, total) / QUARTERS
+                done = last - first
+                wanted = done * target / max(took, 1e-4)
+                # A log that was shorter than the batch tells nothing about larger ones.
+                most = quarters * 2 if done == quarters else quarters
+                self._quarters = int(min(max(wanted, quarters / 4, 1), most, self.MOST_QUARTERS))
+                self._dirty_pages += done / QUARTERS
             first = last if taken else self._next_row(last)
             if phase is not None and rate is not None:
                 self.applied += taken
@@ -159,20 +164,26 @@ class Applier:
                 self.session.execute(ddl.statement_timeout(APPLIER.statement_timeout_ms / 1000))
 
     def _clear_after_truncate(self) -> bool:
-        with self.session.transaction():
-            execute(self.session, ddl.lock_to_read(self.pair.source))
-            if not execute(self.session, ddl.take_truncated(self.pair)).rowcount:
-                return False
-            execute(self.session, ddl.truncate_target(self.pair))
-            return True
+        while True:
+            try:
+                with self.session.transaction():
+                    execute(self.session, ddl.lock_to_read(self.pair.source))
+                    if not execute(self.session, ddl.take_truncated(self.pair)).rowcount:
+                        return False
+                    execute(self.session, ddl.truncate_target(self.pair))
+                    return True
+            except psycopg.Error as error:
+                if error.sqlstate not in TRANSIENT:
+                    raise
+            self.work.check()
 
     def _keep_log_small(self, total: int) -> None:
         """Let the log's space be used again; give a long empty log's space back, in one short attempt."""
-        if self._dirty_pages < 64 or self.work.stop.is_set():
+        if self._dirty_pages < self.VACUUM_PAGES or self.work.stop.is_set():
             return
         self._dirty_pages = 0
         self.session.execute(ddl.vacuum_log(self.pair).encode())
-        if total < self.SHRINK_PAGES:
+        if total < self.SHRINK_PAGES or not self.shrinks_log:
             return
         try:
             with self.session.transaction():
@@ -183,7 +194,7 @@ class Applier:
                     execute(self.session, ddl.truncate_log(self.pair))
         except psycopg.errors.LockNotAvailable:
             # Somebody writes; the next round tries again.
-            self._dirty_pages = 64
+            self._dirty_pages = self.VACUUM_PAGES
 
     def catch_up(self, phase: str, few: int = 1_000) -> None:
         """Apply in rounds until fewer than `few` keys are waiting.
@@ -226,25 +237,32 @@ def drain_within(session: Session, pair: Pair) -> None:
 
 
 class InBackground:
-    """Keeps an applier going in a thread while something else happens; raises its failure at the end."""
+    """Keeps an applier going in a thread while something else happens; raises its failure at the end.
+
+    Args:
+        shrinks_log: give a long empty log's space back; not while rows are compared.
+    """
 
     # Often enough to stay close; seldom enough that keys which change often are brought once, and that a batch is
     # worth its round trips: every half second cost the application more than all that is brought.
     PERIOD_S = 2.0
 
-    def __init__(self, applier: Applier) -> None:
+    def __init__(self, applier: Applier, *, shrinks_log: bool = True) -> None:
         self.applier = applier
+        self._shrinks_log = shrinks_log
         self._end = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
+        self.applier.shrinks_log = self._shrinks_log
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._end.set()
         self._thread.join()
+        self.applier.shrinks_log = True
         if self._failure is not None and exc[0] is None:
             raise explain(self._failure)
 

@@ -82,6 +82,8 @@ class Throttle:
     """
 
     WINDOW = 12
+    # A burst is over long before.
+    TURN_S = 0.02
     GROW, SHRINK, SETTLE = 0.02, 0.7, 3
 
     def __init__(self, pace: Pace, chunk_target_s: float, workers: int | None = None) -> None:
@@ -168,13 +170,15 @@ class Throttle:
         """Do one piece of work as one of the workers: the applier takes turns with those that copy or compare.
 
         Were it to work beside them, the application would now and then find one processor more taken: moments that
-        are rare enough not to show in its median, and make its p99.
+        are rare enough not to show in its median, and make its p99. It is a courtesy: whoever has the turn may be
+        waiting for a lock that whoever wants it holds, so nobody waits for long.
         """
-        if not self.in_bursts:
+        has_turn = self.in_bursts and self._turns.acquire(timeout=self.TURN_S)
+        try:
             yield
-            return
-        with self._turns:
-            yield
+        finally:
+            if has_turn:
+                self._turns.release()
 
     def wait(self, stop: threading.Event) -> None:
         """Return when work may go on, at once when nothing holds it."""

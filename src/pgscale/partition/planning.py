@@ -228,15 +228,15 @@ def walks_keys(facts: TableFacts, pair: Pair, correlation: float | None) -> bool
 
 
 def analyze(table: QName, leaves: int, pace: Pace) -> tuple[str, ...]:
-    """Return the statements that analyze a partitioned table and its leaves, in one transaction.
+    """Return the statements that analyze a partitioned table and its leaves, each in a transaction of its own.
 
     Each leaf is sampled less the more there are: together they are sampled as well as one table. Columns with a
     target of their own keep it, and autovacuum analyzes in full later.
     """
     target = max(10, min(100, round(100 / leaves**0.6)))
-    rests = () if pace == "fast" else ("SET LOCAL vacuum_cost_delay = '4ms'",)
+    rests = () if pace == "fast" else ("SET vacuum_cost_delay = '2ms'",)
     return (
-        f"SET LOCAL default_statistics_target = {target}",
+        f"SET default_statistics_target = {target}",
         *rests,
         live.text(sql.SQL("ANALYZE {}").format(live.qualified(table))),
     )

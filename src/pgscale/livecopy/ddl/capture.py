@@ -11,6 +11,24 @@ from pgscale.core.model import QName
 from pgscale.livecopy.ddl.quoting import ident, identity_of, keys_of, names, qualified, text, trusted
 from pgscale.livecopy.model import Pair
 
+HASHED_AND_SORTED = frozenset(
+    (
+        *(
+            "smallint",
+            "integer",
+            "bigint",
+            "numeric",
+            "text",
+            "character varying",
+            "character",
+            "uuid",
+            "date",
+            "bytea",
+        ),
+        *("timestamp without time zone", "timestamp with time zone", "boolean", "oid", "inet", "interval"),
+    )
+)
+
 CAPTURE_EVENTS: tuple[tuple[LiteralString, LiteralString, LiteralString], ...] = (
     ("_pgscale_i", "INSERT", "REFERENCING NEW TABLE AS pgscale_new "),
     ("_pgscale_u", "UPDATE", "REFERENCING OLD TABLE AS pgscale_old NEW TABLE AS pgscale_new "),
@@ -52,12 +70,20 @@ def capture_objects(pair: Pair) -> tuple[str, ...]:
         function("_pgscale_i", insert + sql.SQL("pgscale_new{}").format(where)),
         function(
             "_pgscale_u",
-            # UNION: most updates leave the key as it is. It costs the application no more than a second row would.
-            insert + sql.SQL("pgscale_old{} UNION SELECT {} FROM pgscale_new{}").format(where, keys, where),
+            insert + sql.SQL("pgscale_old{} {} SELECT {} FROM pgscale_new{}").format(where, _union(pair), keys, where),
         ),
         function("_pgscale_d", insert + sql.SQL("pgscale_old{}").format(where)),
         _truncate_function(pair, function),
     )
+
+
+def _union(pair: Pair) -> sql.SQL:
+    """Most updates leave the key as it is: it is logged once, which costs the application no more than a second row.
+
+    Types that cannot surely be both hashed and sorted are left as they come: an UPDATE must not fail for us.
+    """
+    types = (key.type.partition("(")[0] for key in (*pair.identity, *pair.placement))
+    return sql.SQL("UNION" if all(name in HASHED_AND_SORTED for name in types) else "UNION ALL")
 
 
 def _truncate_function(pair: Pair, function: Callable[[LiteralString, sql.Composed], str]) -> str:

@@ -21,7 +21,8 @@ def verify_source(pair: Pair) -> str:
     columns = names(pair.all_columns)
     compared = sql.SQL(
         "SELECT {}, true AS _pgscale_counts,"
-        " _pgscale_target.{} IS NULL OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
+        " _pgscale_target.{} IS NOT DISTINCT FROM NULL"
+        " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
         " FROM (SELECT {} FROM {} WHERE ctid >= $1::tid AND ctid < $2::tid) _pgscale_source"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
     ).format(
@@ -111,12 +112,12 @@ def verify_keys(pair: Pair, *, low: bool, high: bool) -> str:
     return _judge(pair, _compare_keys(pair, _within(pair, "k", low=low, high=high)))
 
 
-def stream_keys(pair: Pair, low: Sequence[str] | None, high: Sequence[str] | None, rows: int) -> str:
+def stream_keys(pair: Pair, low: Sequence[str] | None, high: Sequence[str] | None, rows: int) -> sql.Composed:
     """Return the statement that opens the cursor `_pgscale_compared`, which compares both tables in a range of keys.
 
     It can be advanced a little at a time: a row comes for every key that differs, after every so many keys, and at
     the end. Its columns: the differing key as text, NULL where none is; the source's rows so far; whether this is
-    the last row. An empty range has no rows.
+    the last row. An empty range has no rows. The keys are quoted when it is made text for a session.
 
     Args:
         low, high: the range's first key and the one after its last; None: no limit.
@@ -135,23 +136,21 @@ def stream_keys(pair: Pair, low: Sequence[str] | None, high: Sequence[str] | Non
         for operator, limit in ((sql.SQL(">="), low), (sql.SQL("<"), high))
         if limit is not None
     )
-    return text(
-        sql.SQL(
-            "DECLARE _pgscale_compared NO SCROLL CURSOR WITHOUT HOLD FOR"
-            " SELECT CASE WHEN _pgscale_differs THEN (ROW({identity})::{recheck})::text END,"
-            " _pgscale_rows, _pgscale_ends"
-            " FROM (SELECT {identity}, _pgscale_differs, pg_catalog.row_number() OVER w AS _pgscale_n,"
-            " pg_catalog.count(*) FILTER (WHERE _pgscale_counts) OVER w AS _pgscale_rows,"
-            " pg_catalog.lead(false, 1, true) OVER w AS _pgscale_ends"
-            # OFFSET 0: what goes through the window is the keys and two booleans, not the rows.
-            " FROM ({compared} OFFSET 0) c WINDOW w AS (ROWS UNBOUNDED PRECEDING)) c"
-            " WHERE _pgscale_differs OR _pgscale_ends OR _pgscale_n % {rows} = 0"
-        ).format(
-            identity=names(identity_of(pair)),
-            recheck=qualified(pair.recheck),
-            compared=_compare_keys(pair, within if low is not None or high is not None else sql.SQL("true")),
-            rows=sql.Literal(rows),
-        )
+    return sql.SQL(
+        "DECLARE _pgscale_compared NO SCROLL CURSOR WITHOUT HOLD FOR"
+        " SELECT CASE WHEN _pgscale_differs THEN (ROW({identity})::{recheck})::text END,"
+        " _pgscale_rows, _pgscale_ends"
+        " FROM (SELECT {identity}, _pgscale_differs, pg_catalog.row_number() OVER w AS _pgscale_n,"
+        " pg_catalog.count(*) FILTER (WHERE _pgscale_counts) OVER w AS _pgscale_rows,"
+        " pg_catalog.lead(false, 1, true) OVER w AS _pgscale_ends"
+        # OFFSET 0: what goes through the window is the keys and two booleans, not the rows.
+        " FROM ({compared} OFFSET 0) c WINDOW w AS (ROWS UNBOUNDED PRECEDING)) c"
+        " WHERE _pgscale_differs OR _pgscale_ends OR _pgscale_n % {rows} = 0"
+    ).format(
+        identity=names(identity_of(pair)),
+        recheck=qualified(pair.recheck),
+        compared=_compare_keys(pair, within if low is not None or high is not None else sql.SQL("true")),
+        rows=sql.Literal(rows),
     )
 
 
@@ -171,8 +170,9 @@ def verify_streamed(pair: Pair) -> str:
 def _compare_keys(pair: Pair, within: sql.Composable) -> sql.Composed:
     columns = names(pair.all_columns)
     return sql.SQL(
-        "SELECT {}, _pgscale_source.{key} IS NOT NULL AS _pgscale_counts,"
-        " _pgscale_source.{key} IS NULL OR _pgscale_target.{key} IS NULL"
+        "SELECT {}, _pgscale_source.{key} IS DISTINCT FROM NULL AS _pgscale_counts,"
+        # Of a composite key IS NULL would look into its fields.
+        " _pgscale_source.{key} IS NOT DISTINCT FROM NULL OR _pgscale_target.{key} IS NOT DISTINCT FROM NULL"
         " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target AS _pgscale_differs"
         " FROM (SELECT {} FROM {} k WHERE {}) _pgscale_source"
         " FULL JOIN (SELECT {} FROM {} k WHERE {}) _pgscale_target ON {}"
@@ -220,7 +220,7 @@ def recheck(pair: Pair) -> str:
         "SELECT DISTINCT {}, true AS _pgscale_counts, true AS _pgscale_differs FROM (SELECT DISTINCT {} FROM waiting) k"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_source ON {}"
         " LEFT JOIN (SELECT {} FROM {}) _pgscale_target ON {}"
-        " WHERE (_pgscale_source.{key} IS NULL) <> (_pgscale_target.{key} IS NULL)"
+        " WHERE (_pgscale_source.{key} IS NOT DISTINCT FROM NULL) <> (_pgscale_target.{key} IS NOT DISTINCT FROM NULL)"
         " OR _pgscale_source OPERATOR(pg_catalog.*<>) _pgscale_target"
     ).format(
         names(identity_of(pair), "k"),

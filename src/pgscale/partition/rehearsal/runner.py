@@ -187,7 +187,7 @@ class _Stage:
             oid=table.oid,
             run_id=0,
             stop=self.stop,
-            throttle=Throttle(options.pace, options.chunk_target_s),
+            throttle=Throttle(options.pace, options.chunk_target_s, options.workers),
             tell=Telling(self.watch, str(table.qname)),
             table=str(table.qname),
         )

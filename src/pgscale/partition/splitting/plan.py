@@ -205,7 +205,7 @@ def _steps(
     yield _step(
         "analyze",
         "Give the planner statistics of the new partitions",
-        "sql",
+        "analyze",
         analyze(pair.target, len(made.pieces), made.options.pace),
         reason="Without statistics the first queries after the cut-over would be planned blindly.",
     )
