@@ -102,7 +102,7 @@ def run_demo(
         keep: leave the server and its directory for a look around; the result says where they are.
         scale: of pgbench: 100,000 accounts each.
         clients: connections of the load.
-        rate: transactions a second of the load; None for a third of what a two-second trial served.
+        rate: transactions a second of the load; None for a quarter of what a two-second trial served.
         pace: of the runs.
         workers: of the runs; None for what the pace has.
         flights_limit: load only so many flights.
@@ -236,8 +236,8 @@ def _try_out(demo: _Demo) -> tuple[float, int]:
         report = load.stop()
     if not report.ok:
         raise RunFailedError(f"pgbench could not run: {report.error}")
-    demo.screen.say(f"This machine serves {report.tps:,.0f} transactions a second; the load takes a third")
-    return report.tps / 3, report.processed
+    demo.screen.say(f"This machine serves {report.tps:,.0f} transactions a second; the load takes a quarter")
+    return report.tps / 4, report.processed
 
 
 def _partition(demo: _Demo, goal: _Goal) -> RunResult:

@@ -27,9 +27,9 @@ END_OF_LOG = LAST_PAGE * QUARTERS
 
 # Below this a batch would be mostly round trips and the start of its statements.
 LEAST_BATCH_S = 0.002
-# A round that is behind and brings about as many keys as the one before: the application writes faster than the pace
-# lets us apply, and we would never arrive.
-SHRINKING = 0.8
+# A round that is behind and brings more than half as many keys as the one before: the application writes nearly as
+# fast as the pace lets us apply, and we would arrive late or never.
+SHRINKING = 0.5
 
 
 class Applier:
