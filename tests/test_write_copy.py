@@ -16,6 +16,7 @@ import pytest
 
 from pgscale import write
 from pgscale.errors import PgscaleError, RefusedError, UsageError
+from pgscale.write import destination
 from support.servers import Database
 
 ROWS = [(1, "a", None), (2, "é", 2.5), (3, None, -1.0)]
@@ -342,3 +343,14 @@ def test_on_every_version(conn: psycopg.Connection[Any]) -> None:
         write.copy(conn, "p", [(1, dt.date(2026, 5, 5)), (2, dt.date(2030, 1, 1))])
     assert write.copy(conn, "t", ROWS).rows == 3
     assert _all(conn) == ROWS
+
+
+@pytest.mark.versions("all")
+def test_what_a_call_reads_is_too_cheap_to_be_compiled(database: Database, pg_version: int) -> None:
+    """JIT compiles what it takes for dear, for 50 ms a call: a recursive query seemed to have thousands of rows."""
+    query = destination.QUERIES.get("read_types", pg_version * 10_000)
+    with database.connect() as conn:
+        oids = [row[0] for row in conn.execute("SELECT oid::int8 FROM pg_type ORDER BY oid LIMIT 100").fetchall()]
+        told = conn.execute(b"EXPLAIN (FORMAT json) " + query, {"oids": oids}).fetchone()
+        assert told is not None
+        assert told[0][0]["Plan"]["Total Cost"] < 50_000
