@@ -1,10 +1,10 @@
-"""Measure buffers against committing row by row, in one run.
+"""Measures buffers against committing row by row, in one run. `make bench-buffer`.
 
-    python tools/bench_buffer.py [--version 15] [--rounds 3] [--events 200000]
+    python tools/bench_buffer.py                         into docs/benchmarks/buffer.md
+    python tools/bench_buffer.py --quick                 few events, to see that it works; writes nothing
 
-Three measurements, each round: rows a second of one connection that commits each; puts a second of 64 producers (as
-threads, as tasks) on a spool with their latencies; and events a second from put to visible row, with a producer process
-and a drainer process beside each other. The server runs with fsync on. Figures are medians of the rounds.
+Each round: rows a second of one connection that commits each; puts a second of 64 producers (as threads, as tasks) on
+a spool with their latencies; and events a second from put to visible row. The server runs with fsync on.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
+from partition_bench.ground import SETTINGS, binaries_of, describe
+from partition_bench.model import Ground
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tools import servers
-
-from pgscale.embedded import Server, ServerBinaries
+from pgscale.embedded import Server
 from pgscale.write.buffer import AsyncBuffer, Buffer, Drainer, open_log
 
 TABLE = "CREATE TABLE events (id bigserial PRIMARY KEY, user_id bigint, type text, data jsonb, at timestamptz)"
 PRODUCERS = 64
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "buffer.md"
 DATA = json.dumps({"path": "/products/1234", "ms": 12, "ok": True})
 
 
@@ -147,40 +147,109 @@ def end_to_end(dsn: str, spool: Path, events: int) -> float:
     return events / took
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--version", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--events", type=int, default=200_000)
-    given = parser.parse_args()
-    found = servers.find()[given.version]
-    directory = Path(tempfile.mkdtemp(prefix="pgscale-bench-"))
-    directory.chmod(0o755)
-    server = Server(ServerBinaries(found.bin_dir, given.version), directory / "data", settings={"fsync": "on"}).start()
-    results: dict[str, list[tuple[float, ...]]] = {}
-    try:
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            connection.execute(TABLE)
+class Way(NamedTuple):
+    """One measured way: its name, and a row a round of (events a second[, p50 ms, p99 ms])."""
 
-        def measure(name: str, function: Callable[[Path], tuple[float, ...]]) -> None:
+    name: str
+    measure: Callable[[Server, Path, int], tuple[float, ...]]
+    asked: str
+
+
+def _row_by_row(server: Server, spool: Path, events: int) -> tuple[float, ...]:
+    del spool, events
+    return (row_by_row(server.dsn(), 3),)
+
+
+def _threads(server: Server, spool: Path, events: int) -> tuple[float, ...]:
+    del server
+    return put_by_threads(spool, events)
+
+
+def _tasks(server: Server, spool: Path, events: int) -> tuple[float, ...]:
+    del server
+    return put_by_tasks(spool, events)
+
+
+def _end_to_end(server: Server, spool: Path, events: int) -> tuple[float, ...]:
+    return (end_to_end(server.dsn(), spool, 3 * events),)
+
+
+WAYS = (
+    Way("row by row, a COMMIT each", _row_by_row, ""),
+    Way("put, 64 threads", _threads, "20 ×, p99 < 10 ms"),
+    Way("put, 64 tasks", _tasks, "20 ×, p99 < 10 ms"),
+    Way("end to end: put → visible row", _end_to_end, "50,000/s"),
+)
+Rounds = dict[str, list[tuple[float, ...]]]
+
+
+def measure(server: Server, directory: Path, rounds: int, events: int) -> Rounds:
+    """Measure every way once a round, in turn and then back again."""
+    results: Rounds = {way.name: [] for way in WAYS}
+    for number in range(rounds):
+        for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             spool = directory / "spool"
-            results.setdefault(name, []).append(function(spool))
+            figures = way.measure(server, spool, events)
+            results[way.name].append(figures)
             shutil.rmtree(spool, ignore_errors=True)
+            print(f"{time.strftime('%H:%M:%S')} round {number + 1}: {way.name} {figures[0]:,.0f}/s", file=sys.stderr)
+    return results
 
-        for _ in range(given.rounds):
-            measure("row by row, a COMMIT each", lambda _: (row_by_row(server.dsn(), 3),))
-            measure("put, 64 threads", lambda spool: put_by_threads(spool, given.events))
-            measure("put, 64 tasks", lambda spool: put_by_tasks(spool, given.events))
-            measure("end to end", lambda spool: (end_to_end(server.dsn(), spool, 3 * given.events),))
+
+def render(results: Rounds, ground: Ground, events: int) -> str:
+    """Return the page in Markdown."""
+    settings = ", ".join(f"{name} {value}" for name, value in ground["settings"].items())
+    lines = [
+        "# The buffer, measured",
+        "",
+        f"`{ground['command']}` on {ground['date']}: {ground['server']}, Python {ground['python']},"
+        f" {ground['processor']}, {ground['cores']} cores for server, producers and drainer together; {settings}.",
+        "",
+        f"Each round {PRODUCERS} concurrent producers put {events:,} events on a spool (a put returns when its event is"
+        f" on disk), and {3 * events:,} through the spool into a table, by a producer and a drainer process beside"
+        " each other. The ratio is a round's own, to one connection that commits each row. Medians of the rounds, with"
+        " the least and the most.",
+        "",
+        "| | events/s | ratio | asked | p50, ms | p99, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    floor = [row[0] for row in results[WAYS[0].name]]
+    for way in WAYS:
+        rows = results[way.name]
+        rates = [row[0] for row in rows]
+        ratios = [rate / base for rate, base in zip(rates, floor, strict=True)]
+        latencies = [_spread([row[n] for row in rows], ".2f") for n in range(1, len(rows[0]))] or ["", ""]
+        cells = [way.name, _spread(rates, ",.0f"), _spread(ratios, ".1f"), way.asked, *latencies]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _spread(figures: list[float], shape: str) -> str:
+    return f"{statistics.median(figures):{shape}} ({min(figures):{shape}} – {max(figures):{shape}})"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--major", type=int, choices=(15, 16, 18), default=15, help="15: Debian's; else the wheel's")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--events", type=int, default=200_000, help="of each way; three times as many end to end")
+    parser.add_argument("--quick", action="store_true", help="few events, everything to stdout")
+    given = parser.parse_args(arguments)
+    quick: bool = given.quick
+    rounds, events = (1, 6_400) if quick else (int(given.rounds), int(given.events))
+    directory = Path(tempfile.mkdtemp(prefix="pgscale-bench-"))
+    try:
+        with Server(binaries_of(given.major), settings=SETTINGS) as server:
+            with psycopg.connect(server.dsn(), autocommit=True) as connection:
+                connection.execute(TABLE)
+            page = render(measure(server, directory, rounds, events), describe(server), events)
     finally:
-        server.stop("immediate")
         shutil.rmtree(directory, ignore_errors=True)
-    floor = statistics.median(row[0] for row in results["row by row, a COMMIT each"])
-    for name, rows in results.items():
-        middle = [statistics.median(column) for column in zip(*rows, strict=True)]
-        line = f"{name:<28}{middle[0]:>10,.0f}/s {middle[0] / floor:>7.1f} x"
-        print(line + (f"   p50 {middle[1]:.2f} ms, p99 {middle[2]:.2f} ms" if len(middle) > 1 else ""))
+    if not quick:
+        PAGE.write_text(page, encoding="utf-8")
+    print(page)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
