@@ -29,11 +29,11 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo,dev]'
 	@touch $@ $(DEMO_STAMP)
 
 $(DEMO_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo]'
 	@touch $@
 
 demo: $(DEMO_STAMP) ## Partition a live table on a server of its own, in front of your eyes
@@ -49,7 +49,7 @@ check: env ## Format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: servers ## The tests, on every server found
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not soak' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m 'not soak' $(PYTEST_ARGS)
 
 soak: servers ## Long random rounds; SOAK_ROUNDS= and SOAK_SEED= repeat one
 	@echo "SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED)"

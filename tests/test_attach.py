@@ -94,7 +94,7 @@ def _scans(conn: psycopg.Connection[Any], oid: int) -> int:
     return int(_one(conn, f"SELECT pg_stat_get_numscans({oid})"))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("by", [RANGE, "list:kind", "list:v", "range:opened:month"])
 def test_the_swap_reads_no_row(database: Database, conn, by: str) -> None:
     """The CHECK implies the bound: of a range, of few values, and of more than the 100 that a proof looks into.

@@ -121,7 +121,7 @@ def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: s
     assert load.committed > 50
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("scheme_name", "isolation"), MOVED)
 def test_a_table_that_is_moved_ends_as_its_untouched_twin(
     database: Database, scheme_name: str, isolation: Isolation
@@ -130,6 +130,7 @@ def test_a_table_that_is_moved_ends_as_its_untouched_twin(
     assert load.committed > 50
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 15, 16, 17)
 def test_the_table_ends_as_its_untouched_twin_on_every_version(database: Database) -> None:
     _history(database, "hash", "READ COMMITTED", seed=14, rows=4000)

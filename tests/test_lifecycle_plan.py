@@ -135,6 +135,7 @@ def test_a_decade_of_weeks() -> None:
     assert all((datetime.fromisoformat(b) - datetime.fromisoformat(a)).days == 7 for a, b in made.values())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("period", "type_name", "zone", "retention", "count"),
     [

@@ -261,6 +261,7 @@ def test_a_complete_conversion_is_at_parity(database: Database) -> None:
     assert _convert(database, {}) == set()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_is_noticed(database: Database, loss: str) -> None:
     changes, view = LOSSES[loss]

@@ -614,7 +614,7 @@ def test_memory_stays_constant(conn: psycopg.Connection[Any]) -> None:
         return found
 
     peak(10)
-    few, many = peak(30_000), peak(90_000)
+    few, many = peak(20_000), peak(60_000)
     assert many < few * 1.3 + 200_000
 
 

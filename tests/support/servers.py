@@ -27,6 +27,8 @@ from pgscale.embedded import Server, ServerBinaries
 
 ROOT_VARIABLE = "PGSCALE_TEST_ROOT"
 ROOT_PREFIX = "pgscale-test-"
+MEMORY = Path("/dev/shm")
+LEAST_MEMORY_BYTES = 6 << 30
 
 ALL_VERSIONS = servers.VERSIONS
 DEFAULT_VERSION = 18
@@ -35,6 +37,8 @@ SETTINGS: Mapping[str, str] = {
     # Servers that crash here crash alone: what the kernel holds is not lost, and no page is torn.
     "fsync": "off",
     "full_page_writes": "off",
+    # Five servers' WAL lies in memory: see _place.
+    "max_wal_size": "256MB",
     "jit": "off",
     "max_connections": "200",
     "wal_level": "logical",
@@ -80,9 +84,23 @@ def install_partman(database: Database) -> None:
 # The session's directory
 
 
+def _places() -> list[Path]:
+    """Where directories of sessions may be, the best first."""
+    return [place for place in (MEMORY, Path(tempfile.gettempdir())) if place.is_dir()]
+
+
+def _place() -> Path:
+    """Memory where there is plenty: a new database is 300 files, which a disk's file system makes six times slower."""
+    place = _places()[0]
+    free = shutil.disk_usage(place).free
+    with contextlib.suppress(OSError, ValueError):
+        free = min(free, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return place if free >= LEAST_MEMORY_BYTES else _places()[-1]
+
+
 def make_root() -> Path:
     """The controller's: a directory the server's user can reach, known to the workers by the environment."""
-    root = Path(tempfile.mkdtemp(prefix=f"{ROOT_PREFIX}{os.getpid()}-"))
+    root = Path(tempfile.mkdtemp(prefix=f"{ROOT_PREFIX}{os.getpid()}-", dir=_place()))
     root.chmod(0o755)
     os.environ[ROOT_VARIABLE] = str(root)
     return root
@@ -103,7 +121,7 @@ def clear_root(root: Path) -> None:
 
 def clear_abandoned_roots() -> None:
     """What sessions left behind that are no longer alive."""
-    for root in Path(tempfile.gettempdir()).glob(f"{ROOT_PREFIX}*"):
+    for root in (root for place in _places() for root in place.glob(f"{ROOT_PREFIX}*")):
         pid = root.name.removeprefix(ROOT_PREFIX).split("-")[0]
         if pid.isdigit() and root.stat().st_uid == os.geteuid() and not _is_alive(int(pid)):
             clear_root(root)
