@@ -266,7 +266,7 @@ class CopyRun(RunBase[C]):
             if reverse.id not in done:
                 self._in_one_transaction(reverse)
             if not cutover:
-                self._wait_for_order(applier)
+                self._apply_until_ordered(applier)
             self._before_swap(applier)
             self._phase("cutover")
             kill_point("before:cutover")
@@ -325,11 +325,8 @@ class CopyRun(RunBase[C]):
                 first = verifier.nothing
                 store.execute(session, "delete_chunks", run_id=self.work.run_id, phase="verify:%")
 
-    def _wait_for_order(self, applier: Applier) -> None:
-        """Keep applying until the cut-over is ordered."""
-        with self.work.open(CONTROL) as session:
-            store.execute(session, "set_state", run_id=self.work.run_id, state="ready", note="")
-        self._phase("ready", "verified; waiting for `pgscale partition cutover`")
+    def _apply_until_ordered(self, applier: Applier) -> None:
+        self._say_ready("verified")
         with InBackground(applier) as background:
             while not self.keeper.wants_cutover.wait(0.1):
                 background.check()

@@ -7,7 +7,6 @@ from pgscale.connect.session import Session
 from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Watch
 from pgscale.errors import RunFailedError
-from pgscale.ledger import store
 from pgscale.livecopy import ddl
 from pgscale.livecopy.applier import Applier
 from pgscale.livecopy.model import Pair
@@ -49,16 +48,7 @@ class Runner(CopyRun[MirrorPlan]):
         """Refuse to go back where the partitioned table is no longer what was put in place."""
         self._check_columns(session)
         self._check_capture(session, (self.plan.table, *self.leaves), 3 + 4 * len(self.leaves))
-        row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
-        if row.new_fingerprint is None or row.new_oid is None:
-            return
-        if catalog.read_fingerprint(session, row.new_oid) != row.new_fingerprint:
-            raise RunFailedError(
-                f"The definition of {self.plan.table} was changed since the cut-over: its partitions, indexes, grants,"
-                " triggers, policies, or something that depends on it.",
-                consequence="Going back would lose that, so nothing was changed.",
-                hint="Take that change back, or keep the partitioned table and `pgscale partition finish`.",
-            )
+        self._check_new_table(session)
 
     def _check_columns(self, session: Session) -> None:
         new, old = (

@@ -214,3 +214,31 @@ class RunBase(Generic[P]):
                 consequence="The copy no longer fits; the table itself is unharmed.",
                 hint="`pgscale partition abort`, then run again.",
             )
+
+    def _check_new_table(self, session: Session) -> None:
+        """Refuse to go back where the partitioned table is no longer what was put in place.
+
+        Raises:
+            RunFailedError: somebody changed its definition since.
+        """
+        row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
+        if row.new_fingerprint is None or row.new_oid is None:
+            return
+        if catalog.read_fingerprint(session, row.new_oid) != row.new_fingerprint:
+            raise RunFailedError(
+                f"The definition of {self.plan.table} was changed since the cut-over: its partitions, indexes, grants,"
+                " triggers, policies, or something that depends on it.",
+                consequence="Going back would lose that, so nothing was changed.",
+                hint="Take that change back, or keep the partitioned table and `pgscale partition finish`.",
+            )
+
+    def _wait_for_order(self, note: str) -> None:
+        """Hold until `pgscale partition cutover` asks; `note` says what is done."""
+        self._say_ready(note)
+        while not self.keeper.wants_cutover.wait(0.1):
+            self.work.check()
+
+    def _say_ready(self, note: str) -> None:
+        with self.work.open(CONTROL) as session:
+            store.execute(session, "set_state", run_id=self.work.run_id, state="ready", note="")
+        self._phase("ready", f"{note}; waiting for `pgscale partition cutover`")

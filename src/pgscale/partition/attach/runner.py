@@ -6,7 +6,6 @@ import time
 
 import psycopg
 
-from pgscale.catalog import reader as catalog
 from pgscale.connect.session import CONTROL, WORKER, Session
 from pgscale.core.killing import kill_point
 from pgscale.core.model import QName, Step, Watch
@@ -52,7 +51,8 @@ class AttachRunner(RunBase[AttachPlan]):
                 if step.id in done or step.kind == "settle":
                     continue
                 if step.kind == "check" and not cutover:
-                    self._wait_for_order()
+                    # Before the CHECK is on the table: until then nothing the application writes is refused.
+                    self._wait_for_order("prepared")
                 self.work.check()
                 kill_point(f"before:{step.id}")
                 self._do(step)
@@ -136,14 +136,6 @@ class AttachRunner(RunBase[AttachPlan]):
                     self.work, self.limits, f"The cut-over of {self.plan.table}", self.plan.statements.calm
                 )
                 attempts.run(self._swap)
-
-    def _wait_for_order(self) -> None:
-        """Hold before the CHECK is on the table: until then nothing the application writes is refused."""
-        with self.work.open(CONTROL) as session:
-            store.execute(session, "set_state", run_id=self.work.run_id, state="ready", note="")
-        self._phase("ready", "prepared; waiting for `pgscale partition cutover`")
-        while not self.keeper.wants_cutover.wait(0.1):
-            self.work.check()
 
     def _probe(self, step: Step) -> None:
         """Raise when ATTACH PARTITION would read the rows of a table with this CHECK.
@@ -289,18 +281,6 @@ class AttachRunner(RunBase[AttachPlan]):
             tried[0] += 1
             raise GiveUpError(
                 f"session {pid} of {user} ({state}, for {age_s:.1f} s) holds a snapshot from before the way back"
-            )
-
-    def _check_new_table(self, session: Session) -> None:
-        row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
-        if row.new_fingerprint is None or row.new_oid is None:
-            return
-        if catalog.read_fingerprint(session, row.new_oid) != row.new_fingerprint:
-            raise RunFailedError(
-                f"The definition of {self.plan.table} was changed since the cut-over: its partitions, indexes, grants,"
-                " triggers, policies, or something that depends on it.",
-                consequence="Going back would lose that, so nothing was changed.",
-                hint="Take that change back, or keep the partitioned table and `pgscale partition finish`.",
             )
 
     # -- small things -----------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class MoveRunner(RunBase[MovePlan]):
             case "cutover":
                 self._analyze()
                 if not cutover:
-                    self._wait_for_order()
+                    self._wait_for_order("every row has moved")
                 self._phase("cutover")
                 # Who took a snapshot before the last row had moved would not find it in the partitioned table.
                 self._wait_for_older_transactions()
@@ -250,13 +250,6 @@ class MoveRunner(RunBase[MovePlan]):
                     ) from error
                 raise
 
-    def _wait_for_order(self) -> None:
-        with self.work.open(CONTROL) as session:
-            store.execute(session, "set_state", run_id=self.work.run_id, state="ready", note="")
-        self._phase("ready", "every row has moved; waiting for `pgscale partition cutover`")
-        while not self.keeper.wants_cutover.wait(0.1):
-            self.work.check()
-
     # -- the swaps ------------------------------------------------------------------------------------------
 
     def _exchange(
@@ -333,18 +326,6 @@ class MoveRunner(RunBase[MovePlan]):
                 f"{self.plan.stage} holds rows again.",
                 consequence="The view stays in place, and nothing is lost.",
                 hint="`pgscale partition resume` moves them; a partition that somebody attached, detach first.",
-            )
-
-    def _check_new_table(self, session: Session) -> None:
-        """Refuse to go back where the partitioned table is no longer what was put in place."""
-        row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
-        if row.new_fingerprint is None or row.new_oid is None:
-            return
-        if catalog.read_fingerprint(session, row.new_oid) != row.new_fingerprint:
-            raise RunFailedError(
-                f"The definition of {self.plan.table} was changed since the cut-over.",
-                consequence="Going back would lose that, so nothing was changed.",
-                hint="Take that change back, or keep the partitioned table and `pgscale partition finish`.",
             )
 
     # -- frames ---------------------------------------------------------------------------------------------
