@@ -124,7 +124,24 @@ def open_session(dsn: str | None, profile: Profile) -> Session:
     return session
 
 
+def renew(session: Session, profile: Profile) -> None:
+    """Give a session that was used the settings of its profile again, as if it had just been opened, in one round trip.
+
+    Its role, its advisory locks and what it prepared stay; it must be outside a transaction.
+    """
+    session.isolation_level = None
+    session.prepare_threshold = None
+    session.execute(sql.SQL("; ").join([sql.SQL("RESET ALL"), *_set(session, profile)]))
+
+
 def _apply(session: Session, profile: Profile) -> None:
+    if profile.role is not None:
+        session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(profile.role)))
+    # One round trip: simple-query protocol takes many statements when there are no parameters.
+    session.execute(sql.SQL("; ").join(_set(session, profile)))
+
+
+def _set(session: Session, profile: Profile) -> list[sql.Composed]:
     settings: list[tuple[str, str]] = list(_SETTINGS)
     settings += [
         ("statement_timeout", str(profile.statement_timeout_ms)),
@@ -134,11 +151,4 @@ def _apply(session: Session, profile: Profile) -> None:
     ]
     if session.info.server_version >= 170000:
         settings.append(("transaction_timeout", "0"))
-    if profile.role is not None:
-        session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(profile.role)))
-    # One round trip: simple-query protocol takes many statements when there are no parameters.
-    session.execute(
-        sql.SQL("; ").join(
-            sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in settings
-        )
-    )
+    return [sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in settings]

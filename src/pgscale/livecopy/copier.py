@@ -28,7 +28,7 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
 
     Locks: ACCESS SHARE on the source, for one chunk at a time.
     """
-    with work.open(WORKER) as session:
+    with work.session(WORKER) as session:
         chunks = store.read_chunks(session, work.run_id, "copy")
     queue = PageQueue(pages, [(first, last) for first, last, _ in chunks])
     counts = [sum(rows for _, _, rows in chunks)] + [0] * workers
@@ -36,7 +36,7 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
 
     def body(number: int) -> None:
         size = ChunkSize(work.throttle.chunk_s, least=8)
-        with work.open(WORKER) as session:
+        with work.session(WORKER) as session:
             while not work.stop.is_set():
                 extent = queue.take(min(max(size.pages * 8, 64), max(size.pages, MOST_EXTENT_PAGES)))
                 if extent is None:
@@ -72,7 +72,7 @@ def scrub(work: Work, pair: Pair, statements: Sequence[str], step_id: str, worke
 
     One transaction a leaf, each marked in the ledger; nothing happens where no key was captured.
     """
-    with work.open(WORKER) as session:
+    with work.session(WORKER) as session:
         done = store.done_steps(session, work.run_id)
         with session.transaction():
             if execute(session, ddl.take_truncated(pair)).rowcount:
@@ -84,7 +84,7 @@ def scrub(work: Work, pair: Pair, statements: Sequence[str], step_id: str, worke
     rate = Rate()
 
     def body() -> None:
-        with work.open(WORKER) as session:
+        with work.session(WORKER) as session:
             while not work.stop.is_set() and (item := queue.take(1)):
                 work.throttle.wait(work.stop)
                 mark = f"{step_id}:{item[0]}"

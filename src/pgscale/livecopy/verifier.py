@@ -67,7 +67,7 @@ def verify_rows(
     ]
     queues: list[PageQueue] = []
     checked = 0
-    with work.open(WORKER) as session:
+    with work.session(WORKER) as session:
         for one in passes:
             row = execute(session, ddl.pages_of(one.table)).fetchone()
             chunks = store.read_chunks(session, work.run_id, one.phase)
@@ -163,7 +163,7 @@ def verify_by_keys(
     Returns, Raises, Locks: as verify_rows.
     """
     counts, rate = [0] * (workers + 1), Rate()
-    with work.open(WORKER) as boundary:
+    with work.session(WORKER) as boundary:
         _avoid(boundary, "seqscan", "sort")
         walk = _KeyWalk(pair, boundary)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
-from pgscale.connect.session import Profile, Session, open_session
+from pgscale.connect.session import Profile, Session, open_session, renew
 from pgscale.core.model import Progress, Watch
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
 from pgscale.ledger import store
@@ -64,7 +67,57 @@ class Work:
     tell: Telling
     table: str
     outlook: Outlook | None = None
+    # While work is short, one session does it piece by piece: a connection costs a process, and a login.
+    IDLE_S: ClassVar[float] = 2.0
     sessions: list[Session] = field(default_factory=list[Session])
+    _idle: dict[Profile, list[tuple[Session, float]]] = field(
+        default_factory=dict[Profile, list[tuple[Session, float]]]
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def session(self, profile: Profile) -> Generator[Session]:
+        """Lend a session, as `open` gives it: one that was just given back, or a new one.
+
+        What failed or left a transaction open is closed, and nothing that has been idle for long is lent again:
+        firewalls and servers end such connections.
+        """
+        session = self._take(profile) or self.open(profile)
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        self._give_back(session, profile)
+
+    def _take(self, profile: Profile) -> Session | None:
+        while True:
+            with self._lock:
+                idle = self._idle.get(profile)
+                if not idle:
+                    return None
+                session, since = idle.pop()
+            try:
+                if time.monotonic() - since < self.IDLE_S:
+                    renew(session, profile)
+                    return session
+            except psycopg.Error:
+                # It ended meanwhile; a new one says why, if there is more to it.
+                pass
+            session.close()
+
+    def _give_back(self, session: Session, profile: Profile) -> None:
+        if session.closed or self.stop.is_set() or session.info.transaction_status != TransactionStatus.IDLE:
+            session.close()
+            return
+        with self._lock:
+            self._idle.setdefault(profile, []).append((session, time.monotonic()))
+
+    def close(self) -> None:
+        """Close every session of the run."""
+        for session in self.sessions:
+            if not session.closed:
+                session.close()
 
     def open(self, profile: Profile, *, as_login: bool = False) -> Session:
         """Open a session of the run; those that move rows hold the run's work lock for as long as they live.
@@ -73,7 +126,8 @@ class Work:
             as_login: keep the rights of the login, which may see more of the server than the table's owner.
         """
         session = open_session(self.dsn, profile if as_login else profile.as_role(self.role))
-        self.sessions.append(session)
+        with self._lock:
+            self.sessions[:] = [*(s for s in self.sessions if not s.closed), session]
         if not profile.durable:
             store.lock_work(session, self.oid)
         return session

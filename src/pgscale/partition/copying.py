@@ -91,7 +91,7 @@ class CopyRun(RunBase[C]):
             MismatchError: verification failed; RunFailedError: resumable; InterruptedRunError: stopped.
         """
         with self._kept(), Sampler(self.work, HoldLimits(replica_lag_s=self.plan.options.max_replica_lag_s)):
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
             before = [s for s in self.plan.steps if s.kind not in AFTER_THE_COPY]
             live = [s for s in before if s.id != "reverse"]
@@ -111,7 +111,7 @@ class CopyRun(RunBase[C]):
         """
         plan, reverse = self.plan, self.plan.reverse
         with self._kept():
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
             if "undo" not in done:
                 applier = Applier(self.work, reverse, ddl.apply(reverse))
@@ -187,7 +187,7 @@ class CopyRun(RunBase[C]):
     def _was_rewritten(self) -> bool:
         """Tell whether VACUUM FULL or CLUSTER moved the rows between pages since the copy began; then all of it is
         thrown away, to begin again. After a TRUNCATE the log knows every row, and the scrub sees to the copy."""
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             known = store.read_chunks(session, self.work.run_id, "pages")
             truncated = execute(session, ddl.is_truncated(self.pair)).fetchone()
             if not known or known[0][2] == self._file(session) or (truncated and truncated[0]):
@@ -199,7 +199,7 @@ class CopyRun(RunBase[C]):
             return True
 
     def _copy(self, step: Step) -> None:
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             known = store.read_chunks(session, self.work.run_id, "pages")
             if known:
                 pages = known[0][1]
@@ -221,7 +221,7 @@ class CopyRun(RunBase[C]):
             self._phase("copy", "the table was rewritten (VACUUM FULL, CLUSTER); copying again")
             self._copy(step)
             return
-        with self.work.open(CONTROL) as session, session.transaction():
+        with self.work.session(CONTROL) as session, session.transaction():
             store.execute(session, "set_rows_copied", run_id=self.work.run_id, rows=rows)
             self._mark(session, step.id, took_s=time.monotonic() - started)
 
@@ -229,7 +229,7 @@ class CopyRun(RunBase[C]):
         queue, rate = PageQueue(len(steps)), Rate()
 
         def body() -> None:
-            with self.work.open(WORKER) as session:
+            with self.work.session(WORKER) as session:
                 session.execute("SET maintenance_work_mem = '256MB'")
                 # Leaves are built side by side already.
                 session.execute("SET max_parallel_maintenance_workers = 0")
@@ -285,7 +285,7 @@ class CopyRun(RunBase[C]):
         if step is not None:
             kill_point(f"before:{step.id}")
             started = time.monotonic()
-            with self.work.open(WORKER) as session:
+            with self.work.session(WORKER) as session:
                 # Not in a transaction: each leaf is then analyzed in one of its own, and no snapshot is kept.
                 for statement in step.sql:
                     execute(session, statement)
@@ -293,7 +293,7 @@ class CopyRun(RunBase[C]):
             kill_point(f"after:{step.id}")
 
     def _verify(self, applier: Applier, first: Callable[[], None]) -> None:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             rows = int(store.scalar(session, "sum_chunks", run_id=self.work.run_id, phase="copy"))
         with InBackground(applier, shrinks_log=False) as background:
             try:
@@ -302,24 +302,24 @@ class CopyRun(RunBase[C]):
                 else:
                     rows = self._verify_by_pages(first)
             except MismatchError:
-                with self.work.open(CONTROL) as session:
+                with self.work.session(CONTROL) as session:
                     store.execute(session, "set_parity", run_id=self.work.run_id, rows=0, mismatches=1)
                 raise
             except InterruptedRunError:
                 background.check()
                 raise
         verifier.recheck_until_few(self.work, self.pair, lambda: applier.catch_up("verify"))
-        with self.work.open(CONTROL) as session, session.transaction():
+        with self.work.session(CONTROL) as session, session.transaction():
             store.execute(session, "set_parity", run_id=self.work.run_id, rows=rows, mismatches=0)
             self._mark(session, "verify")
 
     def _verify_by_pages(self, first: Callable[[], None]) -> int:
         """Walk the pages again where VACUUM FULL or CLUSTER moved rows between them meanwhile."""
         while True:
-            with self.work.open(WORKER) as session:
+            with self.work.session(WORKER) as session:
                 before = self._file(session)
             rows = verifier.verify_rows(self.work, self.pair, self.leaves, self.workers, first)
-            with self.work.open(WORKER) as session:
+            with self.work.session(WORKER) as session:
                 if self._file(session) == before:
                     return rows
                 first = verifier.nothing

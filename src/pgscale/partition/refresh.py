@@ -56,7 +56,7 @@ def compute_matviews(work: Work, pair: Pair, names: Sequence[tuple[QName, QName]
         work.stop.wait(seconds)
         work.check()
 
-    with work.open(WORKER) as session:
+    with work.session(WORKER) as session:
         session.isolation_level = IsolationLevel.REPEATABLE_READ
         # Its indexes are built anew.
         session.execute("SET maintenance_work_mem = '256MB'")

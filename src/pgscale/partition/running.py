@@ -90,13 +90,11 @@ class RunBase(Generic[P]):
         return False
 
     def _close(self) -> None:
-        for session in self.work.sessions:
-            if not session.closed:
-                session.close()
+        self.work.close()
 
     def _phase(self, phase: str, note: str = "") -> None:
         self.work.tell(Progress(table=self.work.table, phase=phase, note=note))
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             store.execute(session, "set_phase", run_id=self.work.run_id, phase=phase)
 
     # -- short transactions -------------------------------------------------------------------------------
@@ -106,7 +104,7 @@ class RunBase(Generic[P]):
 
     def _locked(self, statements: tuple[str, ...], what: str, *, mark: str | None = None, locked: bool = True) -> None:
         """Run statements and their ledger row in one transaction, in short attempts for its locks."""
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             session.execute("SET synchronous_commit = on")
 
             def attempt() -> None:
@@ -146,7 +144,7 @@ class RunBase(Generic[P]):
             " AND COALESCE(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL"
             " AND COALESCE(a.application_name, '') NOT LIKE 'pgscale/%'"
         )
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             older = set(session.execute(query).fetchall())
             while older := older & set(session.execute(query).fetchall()):
                 pids = ", ".join(str(pid) for _, pid in sorted(older, key=str)[:3])
@@ -186,7 +184,7 @@ class RunBase(Generic[P]):
                 self._locked(statements, "prove a foreign key", mark=step_id)
 
     def _remember_new_table(self) -> None:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
             if row.new_fingerprint is None and row.new_oid is not None:
                 fingerprint = catalog.read_fingerprint(session, row.new_oid)
@@ -198,7 +196,7 @@ class RunBase(Generic[P]):
             store.execute(session, "set_state", run_id=self.work.run_id, state=state, note="")
 
     def _mark_alone(self, step_id: str) -> None:
-        with self.work.open(CONTROL) as session, session.transaction():
+        with self.work.session(CONTROL) as session, session.transaction():
             self._mark(session, step_id)
 
     def _mark_cutover(self, session: Session) -> None:
@@ -239,6 +237,6 @@ class RunBase(Generic[P]):
             self.work.check()
 
     def _say_ready(self, note: str) -> None:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             store.execute(session, "set_state", run_id=self.work.run_id, state="ready", note="")
         self._phase("ready", f"{note}; waiting for `pgscale partition cutover`")

@@ -44,7 +44,7 @@ class AttachRunner(RunBase[AttachPlan]):
             RunFailedError: resumable; InterruptedRunError: stopped.
         """
         with self._kept(), Sampler(self.work, HoldLimits(replica_lag_s=self.plan.options.max_replica_lag_s)):
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
             self.work.throttle.listen(self.work.stop)
             for step in self.plan.steps:
@@ -70,7 +70,7 @@ class AttachRunner(RunBase[AttachPlan]):
         """
         statements = self.plan.statements
         with self._kept():
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 done = store.done_steps(session, self.work.run_id)
             if "undo" not in done:
                 self._build_back()
@@ -143,7 +143,7 @@ class AttachRunner(RunBase[AttachPlan]):
         Raises:
             RunFailedError: it would; nothing but the empty parent was made.
         """
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             with session.transaction(force_rollback=True):
                 for statement in step.sql:
                     execute(session, statement)
@@ -163,7 +163,7 @@ class AttachRunner(RunBase[AttachPlan]):
         started = time.monotonic()
         self.work.throttle.wait(self.work.stop)
         self.work.check()
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             # It waits for older transactions, whatever they take; nobody but other DDL queues behind it.
             session.execute("SET lock_timeout = 0")
             row = self._query(session, "index_state", name=_text(built.name)).fetchone()
@@ -173,7 +173,7 @@ class AttachRunner(RunBase[AttachPlan]):
             self._mark_durably(session, mark, took_s=time.monotonic() - started)
 
     def _drop_indexes(self, builds: tuple[IndexBuild, ...]) -> None:
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             session.execute("SET lock_timeout = 0")
             for built in builds:
                 execute(session, built.drop)
@@ -187,7 +187,7 @@ class AttachRunner(RunBase[AttachPlan]):
         until = self.plan.bound.safe_until
         if until is None:
             return
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             row = self._query(session, "is_past", moment=until).fetchone()
         if row is not None and row[0]:
             raise RunFailedError(
@@ -204,7 +204,7 @@ class AttachRunner(RunBase[AttachPlan]):
             self._in_one_transaction(step)
         except psycopg.errors.CheckViolation as error:
             self._locked((self.plan.statements.drop_check,), "drop the CHECK")
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 store.execute(session, "unmark_step", run_id=self.work.run_id, step_id="check")
             raise RunFailedError(
                 f"Rows came to {self.plan.table} that the bound planned for {self.plan.first} does not take"

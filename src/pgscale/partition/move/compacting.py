@@ -64,7 +64,7 @@ class Compactor:
 
         Locks: SHARE UPDATE EXCLUSIVE on one table at a time.
         """
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             # It waits for transactions, not they for it.
             session.execute("SET lock_timeout = '30s'")
             self._try_to_remove_left_overs(session)
@@ -86,7 +86,7 @@ class Compactor:
             self.work.stop.wait(seconds)
             self.work.check()
 
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             retrying(lambda: self._remove_left_overs(session), give_up_after_s=3600.0, sleep=sleep)
 
     def _indexes(self, session: Session, tables: Sequence[QName]) -> list[IndexSize]:

@@ -90,7 +90,7 @@ class Mover:
         Locks: of the rows of one chunk, for as long as that takes; VACUUM's.
         """
         moved, wait_s = 0, 0.05
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             while True:
                 self.work.check()
                 pages = self.pages(session)
@@ -129,7 +129,7 @@ class Mover:
 
         def body(number: int) -> None:
             size = ChunkSize(self.work.throttle.chunk_s, least=1)
-            with self.work.open(WORKER) as session:
+            with self.work.session(WORKER) as session:
                 _prepare(session)
                 while not self.work.stop.is_set() and (extent := tail.take(max(size.pages, 1))):
                     self.work.throttle.wait(self.work.stop)
@@ -140,7 +140,7 @@ class Mover:
                     progress(self.work, self.phase, gone, self.at_first, self._rate, unit="pages", workers=self.workers)
                     self.work.throttle.worked(started, self.work.stop)
 
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             for number in range(self.workers):
                 store.execute(
                     session,

@@ -139,7 +139,7 @@ class MoveRunner(RunBase[MovePlan]):
         Raises:
             RunFailedError: nothing but the empty partitioned table was made.
         """
-        with self.work.open(WORKER) as session:
+        with self.work.session(WORKER) as session:
             try:
                 with session.transaction(force_rollback=True):
                     for statement in step.sql:
@@ -156,7 +156,7 @@ class MoveRunner(RunBase[MovePlan]):
         self._mark_alone(step.id)
 
     def _remember_size(self) -> None:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             if not store.read_chunks(session, self.work.run_id, "pages"):
                 row = execute(session, ddl.pages_of(self.plan.table)).fetchone()
                 pages = int(row[0]) if row else 0
@@ -166,7 +166,7 @@ class MoveRunner(RunBase[MovePlan]):
 
     def _move_all(self, step: Step) -> None:
         started = time.monotonic()
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             at_first = store.read_chunks(session, self.work.run_id, "pages")[0][1]
         marks = list(ANALYZE_AT)
         leaves = tuple(lane.source for lane in self.plan.back)
@@ -174,7 +174,7 @@ class MoveRunner(RunBase[MovePlan]):
 
         def after(left: int) -> None:
             gone = max(0, at_first - left)
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 session.execute(
                     QUERIES.get("set_pages_gone", session.info.server_version),
                     {"run_id": self.work.run_id, "pages": gone},
@@ -189,7 +189,7 @@ class MoveRunner(RunBase[MovePlan]):
         self._empty(self.plan.forward, at_first, "move", after)
         compactor.look(1.0)
         compactor.tidy()
-        with self.work.open(CONTROL) as session, session.transaction():
+        with self.work.session(CONTROL) as session, session.transaction():
             rows = int(store.scalar(session, "sum_chunks", run_id=self.work.run_id, phase="moved"))
             store.execute(session, "set_rows_copied", run_id=self.work.run_id, rows=rows)
             session.execute(
@@ -234,7 +234,7 @@ class MoveRunner(RunBase[MovePlan]):
 
     def _move_back(self) -> None:
         for lane in self.plan.back:
-            with self.work.open(CONTROL) as session:
+            with self.work.session(CONTROL) as session:
                 row = execute(session, ddl.pages_of(lane.source)).fetchone()
             pages = int(row[0]) if row else 0
             try:
@@ -269,7 +269,7 @@ class MoveRunner(RunBase[MovePlan]):
         """
         lock = lock or self.plan.statements.lock_view
         timeout_ms = f"{self.plan.options.lock_timeout_s * 1000:.0f}ms"
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             # Whoever takes the run over must wait for a COMMIT of this session that is still under way.
             store.lock_work(session, self.work.oid)
 
@@ -334,5 +334,5 @@ class MoveRunner(RunBase[MovePlan]):
         return Sampler(self.work, HoldLimits(replica_lag_s=self.plan.options.max_replica_lag_s))
 
     def _done(self) -> frozenset[str]:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             return store.done_steps(session, self.work.run_id)

@@ -48,7 +48,7 @@ class Cutter:
 
         def body() -> None:
             try:
-                with self.work.open(WORKER) as session:
+                with self.work.session(WORKER) as session:
                     pids.append(session.info.backend_pid)
                     if self.work.throttle.pace != "fast":
                         session.execute("SET vacuum_cost_delay = '1ms'")
@@ -59,7 +59,7 @@ class Cutter:
         pids: list[int] = []
         thread = threading.Thread(target=body, daemon=True)
         thread.start()
-        with self.work.open(CONTROL) as watcher:
+        with self.work.session(CONTROL) as watcher:
             while thread.is_alive():
                 if pids and self._is_cutting(watcher, pids[0]):
                     thread.join(PATIENCE_S)
@@ -84,7 +84,7 @@ class Cutter:
     def _hold_off(self, watcher: Session, pid: int) -> None:
         """Lock the view until VACUUM has its lock and is done; each failure waits a little longer the next time."""
         try:
-            with self.work.open(CONTROL) as session, session.transaction(force_rollback=True):
+            with self.work.session(CONTROL) as session, session.transaction(force_rollback=True):
                 session.execute(
                     "SELECT pg_catalog.set_config('lock_timeout', %s, true)", (f"{self._wait_s * 1000:.0f}ms",)
                 )

@@ -212,9 +212,7 @@ class _Stage:
                 execute(session, ddl.analyze(self.scratch))
         finally:
             self.stop.set()
-            for session in work.sessions:
-                if not session.closed:
-                    session.close()
+            work.close()
         return skipped
 
     def _read_scratch(self) -> TableFacts:

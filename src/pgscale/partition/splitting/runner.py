@@ -38,7 +38,7 @@ class SplitRunner(CopyRun[SplitPlan]):
         self._mark(session, "cutover", state="cut-over")
 
     def _remember_new_table(self) -> None:
-        with self.work.open(CONTROL) as session:
+        with self.work.session(CONTROL) as session:
             row = next(r for r in store.read_runs(session) if r.run_id == self.work.run_id)
             if row.new_fingerprint is None:
                 fingerprint = self._fingerprint(session)
