@@ -68,11 +68,14 @@ class Work:
     table: str
     outlook: Outlook | None = None
     # While work is short, one session does it piece by piece: a connection costs a process, and a login.
+    # A run that does everything at once has four anyway; beyond those none is kept that work does not need at a time.
     IDLE_S: ClassVar[float] = 2.0
+    FEW: ClassVar[int] = 4
     sessions: list[Session] = field(default_factory=list[Session])
     _idle: dict[Profile, list[tuple[Session, float]]] = field(
         default_factory=dict[Profile, list[tuple[Session, float]]]
     )
+    _most: list[int] = field(default_factory=lambda: [0])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -113,6 +116,19 @@ class Work:
         with self._lock:
             self._idle.setdefault(profile, []).append((session, time.monotonic()))
 
+    def _make_room(self) -> None:
+        """Close idle sessions where one more would be more than were ever at work: a pooler may have no more."""
+        with self._lock:
+            self.sessions[:] = [session for session in self.sessions if not session.closed]
+            idle = sorted((entry for entries in self._idle.values() for entry in entries), key=lambda entry: entry[1])
+            self._most[0] = max(self._most[0], len(self.sessions) - len(idle) + 1)
+            spare = len(self.sessions) + 1 - max(self._most[0], self.FEW)
+            for entry in idle[: max(spare, 0)]:
+                for entries in self._idle.values():
+                    if entry in entries:
+                        entries.remove(entry)
+                entry[0].close()
+
     def close(self) -> None:
         """Close every session of the run."""
         for session in self.sessions:
@@ -125,9 +141,10 @@ class Work:
         Args:
             as_login: keep the rights of the login, which may see more of the server than the table's owner.
         """
+        self._make_room()
         session = open_session(self.dsn, profile if as_login else profile.as_role(self.role))
         with self._lock:
-            self.sessions[:] = [*(s for s in self.sessions if not s.closed), session]
+            self.sessions.append(session)
         if not profile.durable:
             store.lock_work(session, self.oid)
         return session
