@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -19,6 +21,7 @@ from pgscale.cli.app import app
 from pgscale.errors import ConnectError, PermissionDeniedError, UsageError
 from pgscale.write.dead_letters.reader import Filter
 from pgscale.write.dead_letters.runner import Retried, drop_letters, retry_letters
+from support.cli import pgscale
 from support.servers import Database
 
 TABLES = """
@@ -31,12 +34,9 @@ CREATE TABLE app.counts (k text PRIMARY KEY, n integer CHECK (n < 10));
 
 def _run(database: Database, line: str) -> tuple[int, str]:
     """As a user would: the exit code and what was printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pgscale", "dead-letters", *shlex.split(line), "--dsn", database.dsn],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout or done.stderr
+    done = pgscale("dead-letters", *shlex.split(line), "--dsn", database.dsn)
+    assert "Traceback" not in done.err, done.err
+    return done.exit_code, done.out or done.err
 
 
 @pytest.fixture
@@ -105,9 +105,16 @@ def test_list_retry_drop(conn: psycopg.Connection[Any], database: Database) -> N
         assert (code, "Say which letters" in text) == (2, True)
 
 
+def _places(conn: psycopg.Connection[Any]) -> tuple[Any, ...] | None:
+    """How many rows are in the table, how many different ones, and how many letters there are."""
+    return conn.execute(
+        "SELECT count(*), count(DISTINCT n), (SELECT count(*) FROM pgscale.dead_letter) FROM log"
+    ).fetchone()
+
+
 def test_each_row_is_written_once_whoever_retries(conn: psycopg.Connection[Any], database: Database) -> None:
     conn.execute("CREATE TABLE log (n integer, pid integer REFERENCES parent)")
-    write.copy(conn, "log", [(n, 5) for n in range(60)], None, write.DeadLetters())
+    write.copy(conn, "log", [(n, 5) for n in range(1_500)], None, write.DeadLetters())
     conn.execute("INSERT INTO parent VALUES (5)")
     results: list[Retried] = []
     threads = [threading.Thread(target=lambda: results.append(retry_letters(database.dsn, Filter()))) for _ in range(3)]
@@ -115,35 +122,98 @@ def test_each_row_is_written_once_whoever_retries(conn: psycopg.Connection[Any],
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(one.written for one in results) == 60
+    assert sum(one.written for one in results) == 1_500
     assert [one.failed for one in results] == [0, 0, 0]
-    assert conn.execute("SELECT count(*), count(DISTINCT n) FROM log").fetchone() == (60, 60)
-    assert conn.execute("SELECT count(*) FROM pgscale.dead_letter").fetchone() == (0,)
+    assert _places(conn) == (1_500, 1_500, 0)
 
 
-def test_a_retry_that_dies_leaves_the_row_in_one_place(conn: psycopg.Connection[Any], database: Database) -> None:
-    """The server ends the session in the middle of the transaction that writes the row."""
+def test_many_letters_go_in_one_transaction(conn: psycopg.Connection[Any], database: Database) -> None:
+    """Those that are bad still keep none of the others; rows of one table are written in their order."""
     conn.execute(
-        "CREATE TABLE log (n integer CHECK (n > 0)); CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$"
+        "CREATE TABLE log (n integer, pid integer REFERENCES parent, x text, tx xid8 DEFAULT pg_current_xact_id());"
+        "CREATE TABLE last (k integer PRIMARY KEY, v integer, w integer, CHECK (v > 0))"
     )
-    write.copy(conn, "log", [(0,)], None, write.DeadLetters())
+    bad = {7, 499, 500, 1_199}
+    rows: list[Any] = [{"n": n, "pid": 6 if n in bad else 5} for n in range(1_200)]
+    write.copy(conn, "log", rows, None, write.DeadLetters())
+    # Letters of a table between those of another, and some that name other columns.
+    for row in ({"k": 1, "v": -1}, {"k": 1, "v": -2, "w": 2}, {"k": 1, "v": -3}):
+        write.upsert(conn, "last", [row], ["k"], None, None, write.DeadLetters())
+    write.copy(conn, "log", [{"n": 1_200, "pid": 5, "x": "x"}], None, write.DeadLetters())
+    conn.execute("INSERT INTO parent VALUES (5); ALTER TABLE last DROP CONSTRAINT last_v_check")
+    seen: list[tuple[int, int]] = []
+    result = retry_letters(database.dsn, Filter(), lambda done, total: seen.append((done, total)))
+    assert (result.written, result.failed, result.gone) == (1_200, 4, 0)
+    assert (seen[-1], len(seen) < 8) == ((1_204, 1_204), True)
+    assert conn.execute("SELECT count(*), count(DISTINCT n), count(DISTINCT tx) < 8 FROM log").fetchone() == (
+        1_197, 1_197, True
+    )  # fmt: skip
+    assert conn.execute("SELECT * FROM last").fetchall() == [(1, -3, 2)]
+    left = conn.execute("SELECT row_index, tries, column_name, sqlstate, reason FROM pgscale.dead_letter ORDER BY id")
+    reason = 'insert or update on table "log" violates foreign key constraint "log_pid_fkey"'
+    assert left.fetchall() == [(n, 1, "pid", "23503", reason) for n in sorted(bad)]
+
+
+def test_what_is_found_out_late_is_the_fault_of_few(conn: psycopg.Connection[Any], database: Database) -> None:
+    """At COMMIT nobody knows which row it was, a trigger that leaves rows out does not tell, and a batch may be too
+    much for the server: then fewer are tried at a time."""
+    conn.execute(
+        "CREATE TABLE audit (pid integer REFERENCES parent DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TABLE log (n integer, CHECK (n < 0)); INSERT INTO parent SELECT generate_series(0, 99);"
+        "CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO audit VALUES (CASE NEW.n WHEN 13 THEN 1000 ELSE NEW.n END);"
+        " RETURN CASE WHEN NEW.n % 10 > 0 THEN NEW END; END $$;"
+        "CREATE FUNCTION weigh() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT count(*) FROM added) > 12 THEN RAISE EXCEPTION 'too much' USING ERRCODE = '53200'; END IF;"
+        " RETURN NULL; END $$"
+    )
+    write.copy(conn, "log", [(n,) for n in range(40)], None, write.DeadLetters())
     conn.execute(
         "ALTER TABLE log DROP CONSTRAINT log_n_check;"
-        " CREATE TRIGGER die AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION die()"
+        "CREATE TRIGGER judge BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION judge();"
+        "CREATE TRIGGER weigh AFTER INSERT ON log REFERENCING NEW TABLE AS added EXECUTE FUNCTION weigh()"
     )
-    with pytest.raises(ConnectError, match=r"lost at letter 1\. Every row is either in its table or still a letter"):
+    result = retry_letters(database.dsn, Filter())
+    assert (result.written, result.failed) == (35, 5)
+    assert [one.reason for one in result.failures] == [
+        "a trigger left it out",
+        "a trigger left it out",
+        'insert or update on table "audit" violates foreign key constraint "audit_pid_fkey" (23503)',
+        "a trigger left it out",
+        "a trigger left it out",
+    ]
+    assert _places(conn) == (35, 35, 5)
+
+
+def test_a_retry_that_dies_leaves_each_row_in_one_place(conn: psycopg.Connection[Any], database: Database) -> None:
+    """The process is killed in the middle of a batch and after one; then the server ends the session."""
+    conn.execute("CREATE TABLE log (n integer CHECK (n < 0))")
+    write.copy(conn, "log", [(n,) for n in range(1_600)], None, write.DeadLetters())
+    conn.execute("ALTER TABLE log DROP CONSTRAINT log_n_check")
+    # The first batch is of 500, the next one of at most twice as many.
+    for point, rows in (("letters:written", 0), ("letters:committed", 500), ("letters:written#2", 1_000)):
+        killed = subprocess.run(
+            [sys.executable, "-m", "pgscale", "dead-letters", "retry", "--all", "--dsn", database.dsn],
+            env={**os.environ, "PGSCALE_KILL_AT": point}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert killed.returncode == -9, killed.stderr
+        # What the dead one had locked is free when the server has seen that it is gone.
+        deadline = time.monotonic() + 60
+        while conn.execute("SELECT FROM pg_stat_activity WHERE application_name = 'pgscale/control'").fetchall():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert _places(conn) == (rows, rows, 1_600 - rows)
+    conn.execute(
+        "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;"
+        "CREATE TRIGGER die AFTER INSERT ON log FOR EACH ROW WHEN (NEW.n = 1100) EXECUTE FUNCTION die()"
+    )
+    with pytest.raises(ConnectError, match=r"lost at the letters 1001 to 1500\. Every row is either in its table or"):
         retry_letters(database.dsn, Filter())
-    assert conn.execute("SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM pgscale.dead_letter)").fetchone() == (
-        0,
-        1,
-    )
+    assert _places(conn) == (1_000, 1_000, 600)
     conn.execute("DROP TRIGGER die ON log")
-    assert retry_letters(database.dsn, Filter()).written == 1
-    assert conn.execute("SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM pgscale.dead_letter)").fetchone() == (
-        1,
-        0,
-    )
+    assert retry_letters(database.dsn, Filter()).written == 600
+    assert _places(conn) == (1_600, 1_600, 0)
 
 
 def test_what_a_trigger_names_without_a_schema_is_found(conn: psycopg.Connection[Any], database: Database) -> None:
@@ -170,6 +240,12 @@ def test_rights(conn: psycopg.Connection[Any], database: Database) -> None:
             with pytest.raises(PermissionDeniedError, match=said):
                 act(dsn, Filter())
     assert conn.execute("SELECT count(*), max(tries) FROM pgscale.dead_letter").fetchone() == (6, 0)
+    # Where no temporary table may be made, they go one by one.
+    database.connect_superuser().execute(f"REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC".encode())
+    conn.execute(f"GRANT INSERT ON child TO {role}; GRANT UPDATE, DELETE ON pgscale.dead_letter TO {role}".encode())
+    conn.execute("INSERT INTO parent VALUES (7)")
+    retried = retry_letters(dsn, Filter(source="night"))
+    assert (retried.written, retried.failed, retried.failures[0].id) == (1, 2, 2)
     with pytest.raises(UsageError, match="no NUL"):
         write.copy(conn, "child", [(1, 1)], ["id", "pid"], write.DeadLetters(source="a\0"))
 

@@ -34,6 +34,8 @@ from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, Us
 from pgscale.ledger import store
 from pgscale.write import copying, isolating, merging, staging, surviving
 from pgscale.write.dead_letters import tagging
+from pgscale.write.dead_letters.reader import Filter
+from pgscale.write.dead_letters.runner import retry_letters
 from support.servers import Database
 
 LIGHT = settings(
@@ -598,6 +600,10 @@ def test_a_database_that_has_not_every_character(database: Database) -> None:
             )
             ((index, column, state, _, row),) = _letters(conn)
             assert (index, column, state, tagging.from_json(row)) == (1, "x", "22P05", {"n": 2, "x": "5 €"})
+            # So must not the reason of a later try.
+            conn.execute("CREATE TYPE mood AS ENUM ('ok'); ALTER TABLE t ALTER x TYPE mood USING 'ok'")
+            assert retry_letters(conn.info.dsn, Filter()).failed == 1
+            assert _letters(conn)[0][3] == "'5 \\u20ac' is no label of enum mood"
     finally:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 

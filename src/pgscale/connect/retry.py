@@ -19,7 +19,7 @@ CONFLICTS = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED})
 TRANSIENT = frozenset({LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE, DEADLOCK_DETECTED})
 
 
-def has_sqlstate(error: BaseException, states: frozenset[str]) -> bool:
+def has_sqlstate(error: BaseException | None, states: frozenset[str]) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in states
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from pgscale.write import ddl
-from pgscale.write.dead_letters.sink import DeadLetters, Sink
+from pgscale.write.dead_letters.sink import DeadLetters, OpenSink, Sink, opening
 from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination
 from pgscale.write.effects import Atomic, Begin, Done, End, Pull, Steps, Write, drive, drive_async
 from pgscale.write.encoding import SIGNATURE, TRAILER, Encoder
@@ -72,7 +72,8 @@ def copy(
     """
     source = Rows(rows)
     with translated(table):
-        return drive(copy_steps(connection.info, table, columns, source.names, dead_letters), connection, source)
+        steps = copy_steps(connection.info, table, columns, source.names, opening(dead_letters))
+        return drive(steps, connection, source)
 
 
 async def acopy(
@@ -85,9 +86,8 @@ async def acopy(
     """As copy, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
     with translated(table):
-        return await drive_async(
-            copy_steps(connection.info, table, columns, source.names, dead_letters), connection, source
-        )
+        steps = copy_steps(connection.info, table, columns, source.names, opening(dead_letters))
+        return await drive_async(steps, connection, source)
 
 
 def copy_steps(
@@ -95,19 +95,18 @@ def copy_steps(
     table: str,
     columns: Sequence[str] | None,
     names: tuple[str, ...],
-    dead_letters: DeadLetters | None,
-    first_index: int = 0,
+    open_sink: OpenSink | None,
 ) -> Steps[CopyResult]:
     """Ask what a copy needs; its arguments are those of `copy`.
 
     Args:
         names: what the source says its columns are.
-        first_index: what letters say of the first row.
+        open_sink: opens what takes bad rows; without it the first of them fails the call.
     """
     is_inside = is_in_a_transaction(info)
     destination = yield from read_destination(info, table)
-    if dead_letters is not None:
-        sink = Sink(dead_letters, str(destination.table), None, first_index)
+    if open_sink is not None:
+        sink = open_sink(str(destination.table), None)
         return (yield from _copy_all_that_fits(info, destination, columns, names, sink, is_inside=is_inside))
     chunk: Chunk = yield Pull(FIRST_CHUNK_ROWS)
     if not chunk:

@@ -45,10 +45,10 @@ class Guards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why the server did not take a row."""
+    """Why a row was not taken; by the server where there is a SQLSTATE."""
 
     column: str | None
-    sqlstate: str
+    sqlstate: str | None
     reason: str
 
 

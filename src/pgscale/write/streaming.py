@@ -12,7 +12,7 @@ import psycopg
 from pgscale.connect.retry import CONFLICTS, aretrying, retrying
 from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.write.copying import CopyResult, copy_steps
-from pgscale.write.dead_letters.sink import DeadLetters
+from pgscale.write.dead_letters.sink import DeadLetters, opening
 from pgscale.write.effects import Steps, drive, drive_async
 from pgscale.write.failures import as_the_servers, translated
 from pgscale.write.feeding import AsyncFeed, Feed
@@ -210,14 +210,10 @@ class Put:
         self.retries.append(error)
 
     def steps(self, info: psycopg.ConnectionInfo) -> Steps[Outcome]:
-        plan = self.plan
+        plan, open_sink = self.plan, opening(self.plan.dead_letters, self.first)
         if plan.key:
-            return (
-                yield from upsert_steps(
-                    info, plan.table, plan.key, plan.rules, self.columns, (), plan.dead_letters, self.first
-                )
-            )
-        return (yield from copy_steps(info, plan.table, self.columns, (), plan.dead_letters, self.first))
+            return (yield from upsert_steps(info, plan.table, plan.key, plan.rules, self.columns, (), open_sink))
+        return (yield from copy_steps(info, plan.table, self.columns, (), open_sink))
 
 
 def _plan(

@@ -13,7 +13,7 @@ from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
 from pgscale.write import ddl
 from pgscale.write.composing import array_of_rows
 from pgscale.write.copying import send
-from pgscale.write.dead_letters.sink import DeadLetters, Sink
+from pgscale.write.dead_letters.sink import DeadLetters, OpenSink, opening
 from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination, read_unique_keys
 from pgscale.write.effects import Atomic, Begin, Done, End, Fetch, Parameter, Pull, Steps, drive, drive_async
 from pgscale.write.encoding import Encoder
@@ -77,7 +77,9 @@ def upsert(
     """
     source = Rows(rows)
     with translated(table):
-        steps = upsert_steps(connection.info, table, tuple(key), dict(rules or {}), columns, source.names, dead_letters)
+        steps = upsert_steps(
+            connection.info, table, tuple(key), dict(rules or {}), columns, source.names, opening(dead_letters)
+        )
         return drive(steps, connection, source)
 
 
@@ -93,7 +95,9 @@ async def aupsert(
     """As upsert, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
     with translated(table):
-        steps = upsert_steps(connection.info, table, tuple(key), dict(rules or {}), columns, source.names, dead_letters)
+        steps = upsert_steps(
+            connection.info, table, tuple(key), dict(rules or {}), columns, source.names, opening(dead_letters)
+        )
         return await drive_async(steps, connection, source)
 
 
@@ -104,9 +108,9 @@ def upsert_steps(
     rules: dict[str, Rule],
     columns: Sequence[str] | None,
     names: tuple[str, ...],
-    dead_letters: DeadLetters | None,
-    first_index: int = 0,
+    open_sink: OpenSink | None,
 ) -> Steps[UpsertResult]:
+    """Ask what an upsert needs; its arguments are those of `upsert`, names and open_sink as of `copy_steps`."""
     is_inside = is_in_a_transaction(info)
     destination = yield from read_destination(info, table)
     known = yield from read_unique_keys(info, destination.oid)
@@ -114,7 +118,7 @@ def upsert_steps(
     chunk: Chunk = yield Pull(MOST_UNNESTED_ROWS + 1)
     if not chunk:
         return UpsertResult(rows=0, inserted=0, updated=0)
-    if dead_letters is None:
+    if open_sink is None:
         shape = shape_of(chunk[0])
         encoder = encoder_for(destination, columns or names or shape.names or None)
     else:
@@ -145,9 +149,9 @@ def upsert_steps(
 
     most_unnested = MOST_UNNESTED_ROWS if _can_be_unnested(destination, encoder) else -1
     dead = 0
-    if dead_letters is not None:
+    if open_sink is not None:
         guards = yield from read_guards(info, destination.oid)
-        sink = Sink(dead_letters, str(destination.table), {"key": list(key), "rules": rules}, first_index)
+        sink = open_sink(str(destination.table), {"key": list(key), "rules": rules})
         task = make_task(destination, encoder, shape, guards, sink, is_upsert=True, is_in_a_transaction=is_inside)
         yield Atomic()
         given, inserted, updated = yield from upsert_surviving(task, key, chunk, merge, most_unnested)

@@ -48,13 +48,27 @@ ORDER BY l.id LIMIT %(most)s::pg_catalog.int8
 -- name: drop_letters
 DELETE FROM pgscale.dead_letter WHERE id = ANY (%(ids)s::pg_catalog.int8[])
 
--- name: take_letter
-DELETE FROM pgscale.dead_letter WHERE id = %(id)s::pg_catalog.int8 RETURNING table_name, row, merge
+-- name: take_letters
+-- Letters that another session works on are left to it.
+SELECT l.id, l.table_name AS "table", l.row, l.merge
+FROM pgscale.dead_letter l
+WHERE l.id > %(after)s::pg_catalog.int8 AND l.id <= %(last)s::pg_catalog.int8
+  AND (%(ids)s::pg_catalog.int8[] IS NULL OR l.id = ANY (%(ids)s::pg_catalog.int8[]))
+  AND (%(table)s::text IS NULL OR l.table_name = %(table)s::text OR (pg_catalog.strpos(%(table)s::text, '.') = 0
+    AND pg_catalog."right"(l.table_name, pg_catalog.length(%(table)s::text) + 1) = '.' || %(table)s::text))
+  AND (%(source)s::text IS NULL OR l.source = %(source)s::text)
+  AND (%(sqlstate)s::text IS NULL OR l.sqlstate = %(sqlstate)s::text)
+  AND (%(older_than_s)s::pg_catalog.float8 IS NULL
+    OR l.at < pg_catalog.now() - pg_catalog.make_interval(secs => %(older_than_s)s::pg_catalog.float8))
+  AND (%(newer_than_s)s::pg_catalog.float8 IS NULL
+    OR l.at >= pg_catalog.now() - pg_catalog.make_interval(secs => %(newer_than_s)s::pg_catalog.float8))
+ORDER BY l.id LIMIT %(most)s::pg_catalog.int8 FOR UPDATE SKIP LOCKED
 
--- name: note_try
-UPDATE pgscale.dead_letter SET tries = tries + 1, column_name = %(column)s::text, sqlstate = %(sqlstate)s::text,
-  reason = %(reason)s::text
-WHERE id = %(id)s::pg_catalog.int8
+-- name: note_tries
+UPDATE pgscale.dead_letter l SET tries = l.tries + 1, column_name = n.column_name, sqlstate = n.sqlstate, reason = n.reason
+FROM ROWS FROM (pg_catalog.unnest(%(ids)s::pg_catalog.int8[]), pg_catalog.unnest(%(columns)s::text[]),
+  pg_catalog.unnest(%(states)s::text[]), pg_catalog.unnest(%(reasons)s::text[])) AS n(id, column_name, sqlstate, reason)
+WHERE l.id = n.id
 
 -- name: may_read
 SELECT COALESCE(pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false)

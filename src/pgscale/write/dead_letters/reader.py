@@ -59,6 +59,16 @@ class KeptLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakenLetter:
+    """A letter that this transaction has for itself; `row` is tagged JSON."""
+
+    id: int
+    table: str
+    row: Json
+    merge: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Letters:
     """The first letters of those that were asked for, and how many there are."""
 
@@ -112,6 +122,16 @@ def read_each(session: Session, wanted: Filter, last: int) -> Iterator[KeptLette
     while part := _part(session, wanted, after, last, PART_LETTERS):
         yield from part
         after = part[-1].id
+
+
+def take_part(session: Session, wanted: Filter, after: int, last: int, most: int) -> list[TakenLetter]:
+    """Lock the next letters between two ids until the end of the transaction, and return them, oldest first.
+
+    Those that another session has locked are left out.
+    """
+    query = QUERIES.get("take_letters", session.info.server_version)
+    with session.cursor(row_factory=class_row(TakenLetter)) as cursor:
+        return cursor.execute(query, {**wanted.params, "after": after, "last": last, "most": most}).fetchall()
 
 
 def _part(session: Session, wanted: Filter, after: int, last: int, most: int) -> list[KeptLetter]:

@@ -6,10 +6,10 @@ import datetime as dt
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeAlias
 
 from pgscale.errors import PgscaleError, UsageError
 from pgscale.write.dead_letters.model import DeadLetter
@@ -43,8 +43,40 @@ class DeadLetters:
     most: int | None = None
 
 
-class Sink:
-    """Takes the letters of one call, in constant memory, and keeps them when the call is about to end."""
+class Sink(Protocol):
+    """Takes the bad rows of a call; `count` of them so far."""
+
+    @property
+    def count(self) -> int: ...
+
+    def take(
+        self, row: Mapping[str, Any], index: int, column: str | None, sqlstate: str | None, reason: str
+    ) -> Steps[None]:
+        """Take a bad row, with its index among the rows of the call; in the transaction of the call."""
+        ...
+
+    def close(self) -> Steps[None]:
+        """Do what is left to do, just before the transaction of the call ends."""
+        ...
+
+
+# Opens the sink of a call: with the table as SQL, and the key and the rules of an upsert.
+OpenSink: TypeAlias = "Callable[[str, Mapping[str, Any] | None], Sink]"
+
+
+def opening(wanted: DeadLetters | None, first_index: int = 0) -> OpenSink | None:
+    """Return what opens the sink that a caller asked for; None when a bad row is to fail the call.
+
+    Args:
+        first_index: what letters say of the first row.
+    """
+    if wanted is None:
+        return None
+    return lambda table, merge: LetterSink(wanted, table, merge, first_index)
+
+
+class LetterSink:
+    """Makes letters of bad rows, in constant memory, and keeps them when the call is about to end."""
 
     def __init__(self, wanted: DeadLetters, table: str, merge: Mapping[str, Any] | None, first_index: int) -> None:
         if "\0" in wanted.source:
@@ -59,7 +91,7 @@ class Sink:
     def take(
         self, row: Mapping[str, Any], index: int, column: str | None, sqlstate: str | None, reason: str
     ) -> Steps[None]:
-        """Take a bad row, with its index among the rows of the call; in the transaction of the call.
+        """As Sink.take.
 
         Raises:
             TooManyDeadLettersError: it is one too many.

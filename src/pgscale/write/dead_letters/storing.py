@@ -99,8 +99,12 @@ def record(letter: DeadLetter) -> Mapping[str, Json]:
         "row_index": letter.index,
         "column_name": letter.column,
         "sqlstate": letter.sqlstate,
-        # The reason is the server's or ours; a NUL can be in it where it quotes the value.
-        "reason": letter.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
+        "reason": kept_reason(letter.reason),
         "row": row_to_json(letter.row),
         "merge": None if letter.merge is None else dict(letter.merge),
     }
+
+
+def kept_reason(reason: str, encoding: str = "utf-8") -> str:
+    """Return a reason as the database can keep it: the server's or ours, it may quote whatever the value was."""
+    return reason.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
