@@ -135,7 +135,7 @@ def _copy_all_that_fits(
         return CopyResult(rows=0, bytes=0)
     shape, encoder = choose_shape(chunk, destination, columns, names)
     guards = yield from read_guards(info, destination.oid)
-    task = make_task(destination, encoder, shape, guards, sink, is_upsert=False, is_in_a_transaction=is_inside)
+    task = make_task(destination, encoder, shape, guards, sink, purpose="insert", is_in_a_transaction=is_inside)
     yield Atomic()
     landed, sent = yield from copy_surviving(task, chunk)
     yield from sink.close()

@@ -130,6 +130,13 @@ def insert_isolated(table: QName, isolation: QName, names: Sequence[str], first:
     )
 
 
+def forget_isolated(isolation: QName, numbers: Sequence[int]) -> sql.Composed:
+    """Return what deletes the staged rows with these numbers."""
+    return sql.SQL("DELETE FROM {} WHERE {} = ANY ({})").format(
+        _name(isolation), sql.Identifier(ORDINAL), sql.Literal(list(numbers))
+    )
+
+
 def rank_isolated(isolation: QName, key: Sequence[str]) -> sql.Composed:
     """Return what gives the staged rows their places from 0: by key, and rows of one key as they came."""
     return sql.SQL(

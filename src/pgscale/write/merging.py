@@ -15,10 +15,10 @@ from pgscale.write.composing import array_of_rows
 from pgscale.write.dead_letters.tagging import row_from_bytes, row_to_bytes
 from pgscale.write.effects import Atomic, Done, Fetch, Parameter, Pull, Steps
 from pgscale.write.encoding import fields_of
-from pgscale.write.isolating import FOREIGN_KEY, blames_a_row, isolate
+from pgscale.write.isolating import blames_a_row
 from pgscale.write.rows import Chunk
 from pgscale.write.staging import BATCH_BYTES, Encoded, Staging, Task, check_deferred, encode_each, next_rows
-from pgscale.write.surviving import land_children
+from pgscale.write.surviving import land_all
 
 # So many rows of the staging table are scanned as fast as they are looked up.
 MOST_SCANNED_ROWS = 4_096
@@ -142,18 +142,9 @@ def _merge_isolated(task: Task, key: Sequence[str], count: int, spill: Spill, me
         totals[1] += updated
         return inserted + updated
 
-    left: list[tuple[int, psycopg.Error]] = []
-
     def bury(place: int, error: psycopg.Error) -> Steps[None]:
-        if task.guards.refers_to_itself and error.sqlstate == FOREIGN_KEY:
-            left.append((place, error))
-            return
         index = (yield Fetch(ddl.number_at(task.isolation, place)))[0][0]
         yield from task.bury(spill.row(index), index, error)
 
-    yield from isolate(0, count, land, bury, is_doomed=True)
-    yield from land_children(left, land)
-    for place, error in left:
-        index = (yield Fetch(ddl.number_at(task.isolation, place)))[0][0]
-        yield from task.bury(spill.row(index), index, error)
+    yield from land_all(task.guards, count, land, bury, is_doomed=True)
     return totals[0], totals[1]

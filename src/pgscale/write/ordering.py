@@ -47,10 +47,7 @@ def order_tables(oids: Sequence[int], keys: Sequence[ForeignKey]) -> tuple[int, 
     Raises:
         RefusedError: there is none: foreign keys go round in a circle.
     """
-    waits_for = {
-        oid: {k.parent_oid for k in keys if k.child_oid == oid and k.parent_oid != oid and k.parent_oid in oids}
-        for oid in oids
-    }
+    waits_for = _parents(oids, keys)
     left, order = list(dict.fromkeys(oids)), list[int]()
     while left:
         ready = next((oid for oid in left if waits_for[oid] <= set(order)), None)
@@ -68,6 +65,62 @@ def order_tables(oids: Sequence[int], keys: Sequence[ForeignKey]) -> tuple[int, 
         left.remove(ready)
         order.append(ready)
     return tuple(place for oid in order for place, one in enumerate(oids) if one == oid)
+
+
+def group_tables(oids: Sequence[int], keys: Sequence[ForeignKey]) -> tuple[tuple[int, ...], ...]:
+    """Return the places of the tables in groups, parents before their children; else as given.
+
+    Tables that refer to one another in a circle are one group, and so are the places of one table.
+
+    Args:
+        oids: the tables as they were given, perhaps one several times.
+    """
+    parents = _parents(oids, keys)
+    ancestors = {oid: _ancestors(oid, parents) for oid in oids}
+    left, groups = list(dict.fromkeys(oids)), list[tuple[int, ...]]()
+    while left:
+        circles = ({oid} | {other for other in ancestors[oid] if oid in ancestors[other]} for oid in left)
+        group = next(one for one in circles if not any((parents[oid] - one) & set(left) for oid in one))
+        left = [oid for oid in left if oid not in group]
+        groups.append(tuple(place for place, oid in enumerate(oids) if oid in group))
+    return tuple(groups)
+
+
+def keys_between(oids: Sequence[int], keys: Sequence[ForeignKey]) -> tuple[ForeignKey, ...]:
+    """Return the keys from one of these tables to another of them."""
+    return tuple(k for k in keys if k.child_oid != k.parent_oid and {k.child_oid, k.parent_oid} <= set(oids))
+
+
+def refuse_circle(strict: Sequence[ForeignKey]) -> None:
+    """Raise when keys between the tables of a circle cannot wait: then its bad rows cannot be found.
+
+    Raises:
+        RefusedError
+    """
+    if strict:
+        raise RefusedError(
+            "These tables refer to one another in a circle, in which bad rows are found only when every key can wait.",
+            reasons=tuple(f"{key} is checked at once." for key in strict),
+            consequence="Nothing was written.",
+            hint=f"{'; '.join(k.remedy for k in strict)}. Or insert without dead letters.",
+        )
+
+
+def _parents(oids: Sequence[int], keys: Sequence[ForeignKey]) -> dict[int, set[int]]:
+    return {
+        oid: {k.parent_oid for k in keys if k.child_oid == oid and k.parent_oid != oid and k.parent_oid in oids}
+        for oid in oids
+    }
+
+
+def _ancestors(oid: int, parents: dict[int, set[int]]) -> set[int]:
+    found: set[int] = set()
+    ahead = [oid]
+    while ahead:
+        new = parents[ahead.pop()] - found
+        found |= new
+        ahead += new
+    return found
 
 
 def _circle(left: Sequence[int], waits_for: dict[int, set[int]]) -> set[int]:

@@ -118,3 +118,15 @@ JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_namespace rn
 JOIN pg_catalog.pg_class p ON p.oid = c.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
 WHERE c.contype = 'f' AND c.conparentid = 0 AND pg_catalog.to_jsonb(c) ->> 'conenforced' IS DISTINCT FROM 'false'
 ORDER BY table_schema, table_name, name, child_oid, parent_oid
+
+-- name: read_kin_of_keys
+WITH RECURSIVE kin AS (
+  SELECT c.oid FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::text[]), pg_catalog.unnest(%(names)s::text[])) g(schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = g.schema
+  JOIN pg_catalog.pg_constraint c ON c.connamespace = n.oid AND c.conname = g.name
+  UNION
+  -- Of a partition the key may have another name.
+  SELECT c.oid FROM kin k JOIN pg_catalog.pg_constraint c ON c.conparentid = k.oid
+)
+SELECT n.nspname::text AS schema, c.conname::text AS name
+FROM kin k JOIN pg_catalog.pg_constraint c ON c.oid = k.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace

@@ -88,10 +88,13 @@ def make_task(
     guards: Guards,
     sink: Sink,
     *,
-    is_upsert: bool,
+    purpose: str,
     is_in_a_transaction: bool,
 ) -> Task:
     """Return the task.
+
+    Args:
+        purpose: tasks with the same purpose, table and columns share a staging table, one after the other.
 
     Raises:
         PermissionDeniedError: the role may not make temporary tables, and bad rows are found in one.
@@ -102,8 +105,8 @@ def make_task(
             consequence="Nothing was written.",
             hint="GRANT TEMPORARY ON DATABASE … TO this role.",
         )
-    purpose = ("upsert" if is_upsert else "insert", guards.checks, guards.may_change_rows)
-    isolation = ddl.isolation_name(destination.table, destination.oid, encoder.columns, purpose)
+    made_for = (purpose, guards.checks, guards.may_change_rows)
+    isolation = ddl.isolation_name(destination.table, destination.oid, encoder.columns, made_for)
     return Task(
         destination=destination,
         encoder=encoder,
@@ -191,9 +194,13 @@ def send_rows(data: bytes) -> Steps[None]:
 
 def check_deferred(guards: Guards) -> Steps[None]:
     """Check now what would be checked at COMMIT, when it is too late to tell which row it was."""
-    if guards.deferred:
-        yield Fetch(ddl.set_constraints(guards.deferred, immediate=True))
-        yield Fetch(ddl.set_constraints(guards.deferred, immediate=False))
+    yield from set_constraints(guards.deferred, immediate=True)
+    yield from set_constraints(guards.deferred, immediate=False)
+
+
+def set_constraints(names: Sequence[QName], *, immediate: bool) -> Steps[None]:
+    if names:
+        yield Fetch(ddl.set_constraints(names, immediate=immediate))
 
 
 class Staging:

@@ -10,7 +10,7 @@ import psycopg
 from pgscale.write import ddl
 from pgscale.write.effects import Atomic, Begin, Change, Done, End, Pull, Steps, Write
 from pgscale.write.encoding import SIGNATURE, TRAILER
-from pgscale.write.isolating import FOREIGN_KEY, blames_a_row, isolate
+from pgscale.write.isolating import FOREIGN_KEY, Guards, blames_a_row, isolate
 from pgscale.write.rows import Chunk
 from pgscale.write.staging import (
     BATCH_BYTES,
@@ -138,7 +138,6 @@ def _copy_isolated(task: Task, staging: Staging, found: Encoded) -> Steps[tuple[
     places = sorted(taken)
     if not places:
         return 0, was_bad
-    left: list[tuple[int, psycopg.Error]] = []
 
     def land(low: int, high: int) -> Steps[int]:
         first, last = found.indexes[places[low]], found.indexes[places[high - 1]]
@@ -149,19 +148,37 @@ def _copy_isolated(task: Task, staging: Staging, found: Encoded) -> Steps[tuple[
         return count
 
     def bury(at: int, error: psycopg.Error) -> Steps[None]:
-        if task.guards.refers_to_itself and error.sqlstate == FOREIGN_KEY:
-            left.append((at, error))
-            return
         yield from task.bury(found.rows[places[at]], found.indexes[places[at]], error)
 
-    landed, is_bad = yield from isolate(0, len(places), land, bury)
-    landed += yield from land_children(left, land)
-    for at, error in left:
-        yield from task.bury(found.rows[places[at]], found.indexes[places[at]], error)
+    landed, is_bad = yield from land_all(task.guards, len(places), land, bury)
     return landed, was_bad or is_bad
 
 
-def land_children(left: list[tuple[int, psycopg.Error]], land: Callable[[int, int], Steps[int]]) -> Steps[int]:
+def land_all(
+    guards: Guards,
+    count: int,
+    land: Callable[[int, int], Steps[int]],
+    bury: Callable[[int, psycopg.Error], Steps[None]],
+    *,
+    is_doomed: bool = False,
+) -> Steps[tuple[int, bool]]:
+    """Land all rows but the bad ones, as `isolate` does; one that needs another is tried when all others have been."""
+    left: list[tuple[int, psycopg.Error]] = []
+
+    def bury_or_wait(at: int, error: psycopg.Error) -> Steps[None]:
+        if guards.refers_to_itself and error.sqlstate == FOREIGN_KEY:
+            left.append((at, error))
+            return
+        yield from bury(at, error)
+
+    landed, is_bad = yield from isolate(0, count, land, bury_or_wait, is_doomed=is_doomed)
+    landed += yield from _land_children(left, land)
+    for at, error in left:
+        yield from bury(at, error)
+    return landed, is_bad
+
+
+def _land_children(left: list[tuple[int, psycopg.Error]], land: Callable[[int, int], Steps[int]]) -> Steps[int]:
     """Try rows again whose parents were not there, for they may have come later in the batch; `left` keeps the rest.
 
     Backwards and forwards in turn, so that a chain of them takes one round and not one for each link.

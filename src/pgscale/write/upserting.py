@@ -152,7 +152,7 @@ def upsert_steps(
     if open_sink is not None:
         guards = yield from read_guards(info, destination.oid)
         sink = open_sink(str(destination.table), {"key": list(key), "rules": rules})
-        task = make_task(destination, encoder, shape, guards, sink, is_upsert=True, is_in_a_transaction=is_inside)
+        task = make_task(destination, encoder, shape, guards, sink, purpose="upsert", is_in_a_transaction=is_inside)
         yield Atomic()
         given, inserted, updated = yield from upsert_surviving(task, key, chunk, merge, most_unnested)
         yield from sink.close()

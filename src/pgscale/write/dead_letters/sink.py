@@ -72,21 +72,29 @@ def opening(wanted: DeadLetters | None, first_index: int = 0) -> OpenSink | None
     """
     if wanted is None:
         return None
-    return lambda table, merge: LetterSink(wanted, table, merge, first_index)
+    return lambda table, merge: LetterSink(Letters(wanted), table, merge, first_index)
 
 
 class LetterSink:
-    """Makes letters of bad rows, in constant memory, and keeps them when the call is about to end."""
+    """Makes letters of the bad rows of one table.
 
-    def __init__(self, wanted: DeadLetters, table: str, merge: Mapping[str, Any] | None, first_index: int) -> None:
-        if "\0" in wanted.source:
-            raise UsageError("The name of a source has no NUL.")
+    Args:
+        letters: of the call.
+        closes: the call ends with this table, and its letters are kept then.
+    """
+
+    def __init__(
+        self,
+        letters: Letters,
+        table: str,
+        merge: Mapping[str, Any] | None = None,
+        first_index: int = 0,
+        *,
+        closes: bool = True,
+    ) -> None:
         self.count = 0
-        self._first_index = first_index
-        self._wanted, self._table, self._merge = wanted, table, merge
-        self._part: list[DeadLetter] = []
-        self._has_table = False
-        self._spool: IO[bytes] | None = None
+        self._letters, self._table, self._merge = letters, table, merge
+        self._first_index, self._closes = first_index, closes
 
     def take(
         self, row: Mapping[str, Any], index: int, column: str | None, sqlstate: str | None, reason: str
@@ -97,24 +105,54 @@ class LetterSink:
             TooManyDeadLettersError: it is one too many.
         """
         self.count += 1
-        index += self._first_index
-        if self._wanted.most is not None and self.count > self._wanted.most:
-            raise TooManyDeadLettersError(
-                f"More than {self._wanted.most} rows are bad; the last one is row {index}: {reason}.",
-                consequence="Nothing of this call was written.",
-            )
-        self._part.append(
+        yield from self._letters.add(
             DeadLetter(
                 table=self._table,
                 row=row,
-                index=index,
+                index=index + self._first_index,
                 column=column,
                 sqlstate=sqlstate,
                 reason=reason,
-                source=self._wanted.source,
+                source=self._letters.source,
                 merge=self._merge,
             )
         )
+
+    def close(self) -> Steps[None]:
+        if self._closes:
+            yield from self._letters.close()
+
+
+class Letters:
+    """The letters of one call, in constant memory; they are kept for good when the call is about to end."""
+
+    def __init__(self, wanted: DeadLetters) -> None:
+        if "\0" in wanted.source:
+            raise UsageError("The name of a source has no NUL.")
+        self.count = 0
+        self._wanted = wanted
+        self._part: list[DeadLetter] = []
+        self._has_table = False
+        self._spool: IO[bytes] | None = None
+
+    @property
+    def source(self) -> str:
+        return self._wanted.source
+
+    def add(self, letter: DeadLetter) -> Steps[None]:
+        """Take a letter, in the transaction of the call.
+
+        Raises:
+            TooManyDeadLettersError: it is one too many.
+        """
+        self.count += 1
+        if self._wanted.most is not None and self.count > self._wanted.most:
+            raise TooManyDeadLettersError(
+                f"More than {self._wanted.most} rows are bad; the last one is row {letter.index} of {letter.table}:"
+                f" {letter.reason}.",
+                consequence="Nothing of this call was written.",
+            )
+        self._part.append(letter)
         if len(self._part) >= PART_LETTERS:
             yield from self._save()
 
