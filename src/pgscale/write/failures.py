@@ -55,3 +55,13 @@ def as_the_servers(error: PgscaleError, states: frozenset[str]) -> Exception:
     """Return what the server said when its SQLSTATE is one of these, else the error itself."""
     cause = error.__cause__
     return cause if isinstance(cause, psycopg.Error) and cause.sqlstate in states else error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether the connection is gone, so that nothing more can be heard on it."""
+    server = error if isinstance(error, psycopg.Error) else error.__cause__
+    if not isinstance(server, psycopg.Error):
+        return False
+    if server.sqlstate is None:
+        return isinstance(server, psycopg.OperationalError)
+    return server.diag.severity_nonlocalized in ("FATAL", "PANIC") or server.sqlstate.startswith("08")

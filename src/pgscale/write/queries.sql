@@ -130,3 +130,33 @@ WITH RECURSIVE kin AS (
 )
 SELECT n.nspname::text AS schema, c.conname::text AS name
 FROM kin k JOIN pg_catalog.pg_constraint c ON c.oid = k.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace
+
+-- name: read_xid
+SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text
+
+-- name: read_incarnation
+SELECT s.system_identifier::pg_catalog.text AS system,
+  CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+    THEN pg_catalog."left"(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) END AS timeline,
+  pg_catalog.pg_postmaster_start_time() AS started_at, b.stats_reset AS counting_since,
+  pg_catalog.clock_timestamp() AS found_at
+FROM pg_catalog.pg_control_system() s, pg_catalog.pg_stat_bgwriter b
+
+-- name: read_xact_status
+SELECT pg_catalog.pg_xact_status(%(xid)s::text::pg_catalog.xid8)::text
+
+-- name: end_idle_transaction
+-- An id is of one session at most, so no other one can be hit.
+SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
+WHERE a.backend_xid = %(xid)s::text::pg_catalog.xid8::pg_catalog.xid AND a.state IN ('idle in transaction', 'idle in transaction (aborted)')
+
+-- name: read_checkpoint
+-- Where a checkpoint is made while others write, its record comes after the point that recovery would begin from; with
+-- wal_level = minimal that is not so before 17.
+SELECT c.checkpoint_time AS made_at,
+  c.checkpoint_lsn = c.redo_lsn AND (pg_catalog.current_setting('wal_level') <> 'minimal'
+    OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 170000) AS is_last_word,
+  -- epoch:id
+  (pg_catalog.split_part(c.next_xid, ':', 1)::pg_catalog.numeric * 4294967296
+    + pg_catalog.split_part(c.next_xid, ':', 2)::pg_catalog.numeric)::text AS next_xid
+FROM pg_catalog.pg_control_checkpoint() c

@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from pgscale.connect.retry import CONFLICTS, aretrying, retrying
-from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, UsageError
-from pgscale.write.copying import CopyResult, copy_steps
-from pgscale.write.dead_letters.sink import DeadLetters, opening
-from pgscale.write.effects import Steps, drive, drive_async
+from pgscale.errors import PgscaleError, UsageError
+from pgscale.write.dead_letters.sink import DeadLetters
+from pgscale.write.effects import drive, drive_async
 from pgscale.write.failures import as_the_servers, translated
 from pgscale.write.feeding import AsyncFeed, Feed
-from pgscale.write.model import RowError
-from pgscale.write.pacing import Pacer
-from pgscale.write.rows import Chunk
+from pgscale.write.flowing import Committed, Look, Outcome, Pause, Put, StreamResult, Switch, Take, flow_of, make_plan
 from pgscale.write.rules import Rule
 from pgscale.write.sources import ArrowStream, AsyncRows, Rows
-from pgscale.write.staging import most_common_shape
-from pgscale.write.upserting import UpsertResult, upsert_steps
 
-Outcome: TypeAlias = "CopyResult | UpsertResult"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """A batch that is committed.
-
-    Args:
-        rows: of the source so far, from its beginning: where to go on from; batch_rows: of this batch.
-        seconds: it took, retries included; next_rows: what the next batch may have.
-    """
-
-    rows: int
-    batch_rows: int
-    seconds: float
-    next_rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamResult:
-    """What a stream did.
-
-    Args:
-        rows: of the source; inserted, updated: rows of the table; dead_letters: rows that were not written.
-        batches: committed; retries: of batches that met another transaction.
-    """
-
-    rows: int
-    inserted: int
-    updated: int
-    dead_letters: int
-    batches: int
-    retries: int
-
-
-class StreamFailedError(PgscaleError):
-    """A stream ended before its source.
-
-    Args:
-        committed_rows: how many rows from the beginning of the source are committed, as rows or as letters.
-        unknown_rows: how many after them may be committed or not, for the connection was lost meanwhile.
-        row: the index of the row at fault, where it is known.
-    """
-
-    exit_code = 5
-
-    def __init__(self, fact: str, *, committed_rows: int, unknown_rows: int, row: int | None) -> None:
-        after = f"; of the {unknown_rows:,} after them it is not known" if unknown_rows else ", and none after them"
-        super().__init__(fact, consequence=f"The first {committed_rows:,} rows of the source are committed{after}.")
-        self.committed_rows = committed_rows
-        self.unknown_rows = unknown_rows
-        self.row = row
+_OPTIONS: dict[str, Any] = {"autocommit": True, "connect_timeout": 10, "application_name": "pgscale/stream"}
 
 
 def stream(
@@ -91,6 +37,7 @@ def stream(
     queue_rows: int = 50_000,
     retry_for_s: float = 60.0,
     on_commit: Callable[[Committed], None] | None = None,
+    reconnect: Callable[[], psycopg.Connection[Any]] | None = None,
 ) -> StreamResult:
     """Write rows in batches, each committed by itself, until the source ends.
 
@@ -102,8 +49,14 @@ def stream(
         key, rules: as for `upsert`; without a key rows are copied.
         target_commit_s: how long a batch should take; their size follows it. Rows that came are committed about so
             long after the first of them, also when the source pauses.
-        retry_for_s: how long a batch that meets a deadlock (40P01) or a serialization failure (40001) is tried again.
+        retry_for_s: how long a batch that meets a deadlock (40P01) or a serialization failure (40001) is tried again,
+            and how long a server that is away is waited for.
         on_commit: told of every batch when it is committed; what it raises ends the stream.
+        reconnect: gives another connection when this one is lost, set up as the first; the stream goes on on it, and
+            closes it at its end. Without it the stream ends, and says what is committed.
+
+    A connection that is lost at COMMIT leaves it open whether the batch is in. The server is asked, on another
+    connection, what became of the transaction; so no batch is written twice, and none is left out.
 
     Raises:
         UsageError: the connection or a number is not fit for it.
@@ -112,25 +65,44 @@ def stream(
     Locks: as `copy` and `upsert`, for as long as a batch takes.
     """
     source = Rows(rows)
-    flow = _flow(_plan(table, key, rules, columns, dead_letters, source.names, target_commit_s, queue_rows), on_commit)
+    plan = make_plan(
+        table, key, rules, columns, dead_letters, source.names, target_commit_s, queue_rows, retry_for_s,
+        goes_on=reconnect is not None,
+    )  # fmt: skip
+    flow = flow_of(plan, on_commit)
     _check(connection)
+    lines = _Lines(connection, reconnect)
     with Feed(source, queue_rows) as feed:
         answer: Any = None
         error: Exception | None = None
-        while True:
-            try:
+        try:
+            while True:
                 wanted = flow.send(answer) if error is None else flow.throw(error)
-            except StopIteration as ended:
-                return ended.value
-            answer, error = None, None
-            try:
-                if isinstance(wanted, Take):
-                    answer = feed.take(wanted.most, wanted.wait_s)
-                else:
-                    once = _attempt(connection, wanted)
-                    answer = retrying(once, states=CONFLICTS, give_up_after_s=retry_for_s, on_retry=wanted.note_retry)
-            except Exception as failed:  # noqa: BLE001 because the flow judges it
-                error = failed
+                answer, error = None, None
+                try:
+                    match wanted:
+                        case Take():
+                            answer = feed.take(wanted.most, wanted.wait_s)
+                        case Put():
+                            answer = retrying(
+                                partial(_attempt, lines.main, wanted),
+                                states=CONFLICTS,
+                                give_up_after_s=retry_for_s,
+                                on_retry=wanted.note_retry,
+                            )
+                        case Look():
+                            line = lines.other() if wanted.on_another else lines.main
+                            answer = drive(wanted.steps(line.info), line, Rows(()))
+                        case Switch():
+                            lines.switch()
+                        case Pause():
+                            time.sleep(wanted.seconds)
+                except Exception as failed:  # noqa: BLE001 because the flow judges it
+                    error = failed
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            lines.close()
 
 
 async def astream(
@@ -146,101 +118,111 @@ async def astream(
     queue_rows: int = 50_000,
     retry_for_s: float = 60.0,
     on_commit: Callable[[Committed], None] | None = None,
+    reconnect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]] | None = None,
 ) -> StreamResult:
     """As stream, on an async connection; the rows may be async too, and a task reads them ahead."""
     source = AsyncRows(rows)
-    flow = _flow(_plan(table, key, rules, columns, dead_letters, source.names, target_commit_s, queue_rows), on_commit)
+    plan = make_plan(
+        table, key, rules, columns, dead_letters, source.names, target_commit_s, queue_rows, retry_for_s,
+        goes_on=reconnect is not None,
+    )  # fmt: skip
+    flow = flow_of(plan, on_commit)
     _check(connection)
+    lines = _AsyncLines(connection, reconnect)
     async with AsyncFeed(source, queue_rows) as feed:
         answer: Any = None
         error: Exception | None = None
-        while True:
-            try:
+        try:
+            while True:
                 wanted = flow.send(answer) if error is None else flow.throw(error)
-            except StopIteration as ended:
-                return ended.value
-            answer, error = None, None
-            try:
-                if isinstance(wanted, Take):
-                    answer = await feed.take(wanted.most, wanted.wait_s)
-                else:
-                    once = _attempt_async(connection, wanted)
-                    answer = await aretrying(
-                        once, states=CONFLICTS, give_up_after_s=retry_for_s, on_retry=wanted.note_retry
-                    )
-            except Exception as failed:  # noqa: BLE001 because the flow judges it
-                error = failed
+                answer, error = None, None
+                try:
+                    match wanted:
+                        case Take():
+                            answer = await feed.take(wanted.most, wanted.wait_s)
+                        case Put():
+                            answer = await aretrying(
+                                partial(_attempt_async, lines.main, wanted),
+                                states=CONFLICTS,
+                                give_up_after_s=retry_for_s,
+                                on_retry=wanted.note_retry,
+                            )
+                        case Look():
+                            line = (await lines.other()) if wanted.on_another else lines.main
+                            answer = await drive_async(wanted.steps(line.info), line, AsyncRows(()))
+                        case Switch():
+                            await lines.switch()
+                        case Pause():
+                            await asyncio.sleep(wanted.seconds)
+                except Exception as failed:  # noqa: BLE001 because the flow judges it
+                    error = failed
+        except StopIteration as ended:
+            return ended.value
+        finally:
+            await lines.close()
 
 
-# The flow: what both ask for
+class _Lines:
+    """The connection that a stream writes on, and another one when it is lost."""
+
+    def __init__(self, first: psycopg.Connection[Any], reconnect: Callable[[], psycopg.Connection[Any]] | None) -> None:
+        self.main = first
+        self._reconnect = reconnect
+        # Now, for of a connection that is lost it cannot be had.
+        self._conninfo = make_conninfo(first.info.dsn, password=first.info.password)
+        self._other: psycopg.Connection[Any] | None = None
+        self._opened: list[psycopg.Connection[Any]] = []
+
+    def other(self) -> psycopg.Connection[Any]:
+        if self._other is None or self._other.closed:
+            if self._reconnect is None:
+                self._other = psycopg.connect(self._conninfo, **_OPTIONS)
+                self._opened.append(self._other)
+            else:
+                self._other = self._reconnect()
+                self._opened.append(self._other)
+                _check(self._other)
+        return self._other
+
+    def switch(self) -> None:
+        self.main, self._other = self.other(), None
+
+    def close(self) -> None:
+        for one in self._opened:
+            one.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
-    """Take the next rows of the feed; the answer is a chunk, empty at the end."""
+class _AsyncLines:
+    """As _Lines, of async connections."""
 
-    most: int
-    wait_s: float
+    def __init__(
+        self,
+        first: psycopg.AsyncConnection[Any],
+        reconnect: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]] | None,
+    ) -> None:
+        self.main = first
+        self._reconnect = reconnect
+        self._conninfo = make_conninfo(first.info.dsn, password=first.info.password)
+        self._other: psycopg.AsyncConnection[Any] | None = None
+        self._opened: list[psycopg.AsyncConnection[Any]] = []
 
+    async def other(self) -> psycopg.AsyncConnection[Any]:
+        if self._other is None or self._other.closed:
+            if self._reconnect is None:
+                self._other = await psycopg.AsyncConnection.connect(self._conninfo, **_OPTIONS)
+                self._opened.append(self._other)
+            else:
+                self._other = await self._reconnect()
+                self._opened.append(self._other)
+                _check(self._other)
+        return self._other
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What becomes of a batch."""
+    async def switch(self) -> None:
+        self.main, self._other = await self.other(), None
 
-    table: str
-    key: tuple[str, ...]
-    rules: dict[str, Rule]
-    columns: Sequence[str] | None
-    dead_letters: DeadLetters | None
-    pacer: Pacer
-    target_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Put:
-    """Write and commit a batch; the answer is its outcome."""
-
-    plan: Plan
-    rows: Chunk
-    columns: Sequence[str] | None
-    first: int
-    retries: list[BaseException] = field(default_factory=list[BaseException])
-
-    def note_retry(self, _: int, error: BaseException) -> None:
-        self.retries.append(error)
-
-    def steps(self, info: psycopg.ConnectionInfo) -> Steps[Outcome]:
-        plan, open_sink = self.plan, opening(self.plan.dead_letters, self.first)
-        if plan.key:
-            return (yield from upsert_steps(info, plan.table, plan.key, plan.rules, self.columns, (), open_sink))
-        return (yield from copy_steps(info, plan.table, self.columns, (), open_sink))
-
-
-def _plan(
-    table: str,
-    key: Sequence[str],
-    rules: Mapping[str, Rule] | None,
-    columns: Sequence[str] | None,
-    dead_letters: DeadLetters | None,
-    names: tuple[str, ...],
-    target_s: float,
-    queue_rows: int,
-) -> Plan:
-    if not target_s > 0:
-        raise UsageError(f"target_commit_s is {target_s}; it is a number of seconds above 0.")
-    if queue_rows < 1:
-        raise UsageError(f"queue_rows is {queue_rows}; it is at least 1.")
-    if rules and not key:
-        raise UsageError("Rules are for rows that are merged; that takes a key.")
-    return Plan(
-        table=table,
-        key=tuple(key),
-        rules=dict(rules or {}),
-        columns=columns or names or None,
-        dead_letters=dead_letters,
-        pacer=Pacer(target_s, queue_rows),
-        target_s=target_s,
-    )
+    async def close(self) -> None:
+        for one in self._opened:
+            await one.close()
 
 
 def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
@@ -253,75 +235,17 @@ def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -
         )
 
 
-def _attempt(connection: psycopg.Connection[Any], put: Put) -> Callable[[], Outcome]:
-    def once() -> Outcome:
-        try:
-            with translated(put.plan.table):
-                return drive(put.steps(connection.info), connection, Rows(put.rows))
-        except PgscaleError as error:
-            raise as_the_servers(error, CONFLICTS) from error.__cause__
-
-    return once
+def _attempt(connection: psycopg.Connection[Any], put: Put) -> Outcome:
+    try:
+        with translated(put.plan.table):
+            return drive(put.steps(connection.info), connection, Rows(put.rows))
+    except PgscaleError as error:
+        raise as_the_servers(error, CONFLICTS) from error.__cause__
 
 
-def _attempt_async(connection: psycopg.AsyncConnection[Any], put: Put) -> Callable[[], Any]:
-    async def once() -> Outcome:
-        try:
-            with translated(put.plan.table):
-                return await drive_async(put.steps(connection.info), connection, AsyncRows(put.rows))
-        except PgscaleError as error:
-            raise as_the_servers(error, CONFLICTS) from error.__cause__
-
-    return once
-
-
-def _flow(plan: Plan, on_commit: Callable[[Committed], None] | None) -> Generator[Take | Put, Any, StreamResult]:
-    pacer, columns = plan.pacer, plan.columns
-    rows = inserted = updated = dead = batches = retries = 0
-    while True:
-        try:
-            chunk: Chunk = yield Take(most=pacer.rows, wait_s=plan.target_s)
-        except Exception as error:
-            raise StreamFailedError(
-                f"The source failed: {type(error).__name__}: {error}.", committed_rows=rows, unknown_rows=0, row=None
-            ) from error
-        if not chunk:
-            break
-        if columns is None and not rows:
-            # What the first rows say holds for all: another batch must not begin to say something else.
-            columns = most_common_shape(chunk if plan.dead_letters else chunk[:1]).names or None
-        put = Put(plan=plan, rows=chunk, columns=columns, first=rows)
-        started = time.perf_counter()
-        try:
-            outcome: Outcome = yield put
-        except (PgscaleError, psycopg.Error) as error:
-            if not rows and isinstance(error, (UsageError, RefusedError, PermissionDeniedError)):
-                raise
-            raise _failed(error, plan.table, rows, len(chunk)) from error
-        seconds = time.perf_counter() - started
-        pacer.note(len(chunk), seconds)
-        rows += len(chunk)
-        batches += 1
-        retries += len(put.retries)
-        dead += outcome.dead_letters
-        inserted += outcome.rows if isinstance(outcome, CopyResult) else outcome.inserted
-        updated += 0 if isinstance(outcome, CopyResult) else outcome.updated
-        if on_commit is not None:
-            on_commit(Committed(rows=rows, batch_rows=len(chunk), seconds=seconds, next_rows=pacer.rows))
-    return StreamResult(
-        rows=rows, inserted=inserted, updated=updated, dead_letters=dead, batches=batches, retries=retries
-    )
-
-
-def _failed(error: PgscaleError | psycopg.Error, table: str, committed: int, batch: int) -> StreamFailedError:
-    server = error if isinstance(error, psycopg.Error) else error.__cause__
-    state = server.sqlstate if isinstance(server, psycopg.Error) else ""
-    # Without an answer of the server's, COMMIT may have been on its way.
-    is_unknown = state is None or state.startswith(("08", "57P"))
-    row = committed + error.row if isinstance(error, RowError) else None
-    if isinstance(error, RowError):
-        where = "" if error.column is None else f", column {error.column}"
-        fact = f"Row {row}{where}: {error.reason}."
-    else:
-        fact = error.fact if isinstance(error, PgscaleError) else f"{table} could not be written: {str(error).strip()}."
-    return StreamFailedError(fact, committed_rows=committed, unknown_rows=batch if is_unknown else 0, row=row)
+async def _attempt_async(connection: psycopg.AsyncConnection[Any], put: Put) -> Outcome:
+    try:
+        with translated(put.plan.table):
+            return await drive_async(put.steps(connection.info), connection, AsyncRows(put.rows))
+    except PgscaleError as error:
+        raise as_the_servers(error, CONFLICTS) from error.__cause__

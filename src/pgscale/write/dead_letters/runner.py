@@ -22,7 +22,7 @@ from pgscale.write.dead_letters.sink import OpenSink, Sink
 from pgscale.write.dead_letters.storing import QUERIES, kept_reason
 from pgscale.write.dead_letters.tagging import NotRestorableError, from_json
 from pgscale.write.effects import Steps, drive
-from pgscale.write.failures import as_the_servers, translated
+from pgscale.write.failures import as_the_servers, is_lost, translated
 from pgscale.write.isolating import Fault
 from pgscale.write.model import RowError
 from pgscale.write.pacing import Pacer
@@ -190,7 +190,7 @@ def _parts(session: Session, wanted: Filter, last: int) -> Iterator[_Part]:
         except PermissionDeniedError:
             raise
         except (PgscaleError, psycopg.Error) as error:
-            if session.closed:
+            if is_lost(error):
                 raise _lost(seen) from error
             if not seen:
                 raise
@@ -283,7 +283,7 @@ def _write_run(session: Session, run: _Run) -> dict[int, Fault]:
     except (PgscaleError, psycopg.Error) as error:
         server = error if isinstance(error, psycopg.Error) else error.__cause__
         is_too_much = isinstance(server, psycopg.Error) and (server.sqlstate or "").startswith(_TOO_MUCH)
-        if session.closed or has_sqlstate(server, CONFLICTS) or (is_too_much and len(run.ids) > 1):
+        if is_lost(error) or has_sqlstate(server, CONFLICTS) or (is_too_much and len(run.ids) > 1):
             raise
         return dict.fromkeys(run.ids, _fault(error))
     return {run.ids[place]: fault for place, fault in faults.found.items()}

@@ -9,6 +9,7 @@ import psycopg
 
 from pgscale.connect.dsn import redact
 from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, RunFailedError
+from pgscale.write.failures import is_lost
 
 _killed: dict[str, int] = {}
 
@@ -32,6 +33,6 @@ def translated(error: psycopg.Error, conninfo: str, lost: type[PgscaleError] = R
         return RefusedError(
             "The server is read-only: a standby, or default_transaction_read_only.", hint="Connect to the primary."
         )
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
+    if is_lost(error):
         return lost(f"The connection was lost: {first}.")
     return RunFailedError(f"The database stopped the load: {first}.")
