@@ -152,6 +152,8 @@ BROKEN: list[tuple[str, Any, Any, str]] = [
     ("integer", pa.string(), "1", "str where an integer is wanted"),
     ("text", pa.string(), "a\x00b", "NUL"),
     ("real", pa.float64(), 1e300, "1e+300 is out of range for real"),
+    ("real", pa.float64(), 1e-60, "1e-60 is out of range for real"),
+    ("jsonb", pa.map_(pa.string(), pa.int32()), [("k", 1), ("k", 2)], "Arrow's map<string, int32> that no value of"),
     ("timestamptz", pa.timestamp("us"), dt.datetime(2026, 1, 1), "without a time zone where timestamptz"),
     ("timestamp", pa.timestamp("us", "UTC"), dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "with a time zone"),
     ("date", pa.date32(), 2**31 - 1, "Arrow's date32[day] that no value of Python is"),
@@ -210,6 +212,14 @@ def test_tables_are_read_back(database: Database, name: str) -> None:
     assert (found[3], found[4] - day) == (day, dt.timedelta(seconds=19_999))
     assert found[5] == 20_000
     assert conn.execute("SELECT note FROM t WHERE id = 12345").fetchone() == ("é12345",)
+
+
+def test_maps_are_objects(database: Database) -> None:
+    conn = database.connect()
+    conn.execute("CREATE TABLE t (n integer, j jsonb)")
+    maps = pa.array([[("a", 1), ("b", None)], None, []], pa.map_(pa.string(), pa.int32()))
+    assert write.copy(conn, "t", pa.table({"n": [1, 2, 3], "j": maps})).rows == 3
+    assert conn.execute("SELECT j FROM t ORDER BY n").fetchall() == [({"a": 1, "b": None},), (None,), ({},)]
 
 
 def test_upsert_takes_arrow(database: Database) -> None:

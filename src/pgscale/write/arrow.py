@@ -9,6 +9,7 @@ bytes and say the same of what does not fit.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -92,7 +93,7 @@ class ArrowRows(Sequence[Any]):
         if not self.batch.num_columns:
             return iter([()] * len(self))
         try:
-            return iter(zip(*(column.to_pylist() for column in self.batch.columns), strict=True))
+            return iter(zip(*(_pythons(column) for column in self.batch.columns), strict=True))
         except _SAYS_NO:
             # A value that Python has nothing for; one by one it is told which.
             return (self[index] for index in range(len(self)))
@@ -116,11 +117,18 @@ class UnreadableValue:
 
 
 def _python(column: Array, index: int) -> Any:
-    value = column[index]
     try:
-        return value.as_py()
+        return _pythons(column.slice(index, 1))[0]
     except _SAYS_NO:
-        return UnreadableValue(str(value.type))
+        return UnreadableValue(str(column.type))
+
+
+def _pythons(array: Array) -> list[Any]:
+    """Return the values as Python has them: maps as dicts, where pyarrow knows to make them."""
+    if "map<" in str(array.type):
+        with contextlib.suppress(TypeError):
+            return array.to_pylist(maps_as_pydicts="strict")
+    return array.to_pylist()
 
 
 def read_arrow(stream: ArrowStream) -> tuple[tuple[str, ...], Callable[[int], ArrowRows | list[Any]]]:
@@ -170,7 +178,7 @@ def _column(array: Array, encode: Encode) -> _Fixed | _Varying:
 
 
 def _by_value(array: Array, encode: Encode) -> _Varying:
-    values: list[Any] = array.to_pylist()
+    values = _pythons(array)
     pa = pyarrow()
     return _Varying(data=pa.array([None if v is None else encode(v) for v in values], pa.large_binary()), prefix=b"")
 
@@ -208,9 +216,12 @@ def _floats(dtype: str) -> Callable[[Any, Array, Any], _Fixed | None]:
             return None
         values = _numbers(array)
         if dtype == ">f4":
-            # What is finite must stay so; halves between integers and floats are rounded by way of doubles, as there.
+            # What is finite must stay so, and what is not zero, too; halves between integers and floats are rounded by
+            # way of doubles, as there.
             values = values.astype("f8")
             if len(values) and (abs(values[_finite(values)]) > 3.4028235e38).any():
+                raise _StrangeError
+            if ((values != 0) & (values.astype("f4") == 0)).any():
                 raise _StrangeError
         return _Fixed(data=_matrix(values, dtype), valid=_valid(array))
 

@@ -87,7 +87,8 @@ def _array(fact: TypeFact, types: Mapping[int, TypeFact]) -> Encode:
     lists = (list,) if types[fact.element_oid].kind == "c" else (list, tuple)
 
     def encode(value: Any) -> bytes:
-        content: Any = value.tolist() if hasattr(value, "tolist") else value  # numpy's
+        # NumPy's; but a memoryview is bytes here, as elsewhere, and no list of numbers.
+        content: Any = value.tolist() if hasattr(value, "tolist") and type(value) is not memoryview else value
         if not isinstance(content, lists):
             raise NotFittingError(f"{type(value).__name__} where a list is wanted")
         sizes: list[int] = []
@@ -189,6 +190,8 @@ def _multirange(encode_range: Encode) -> Encode:
         if not isinstance(value, (Multirange, list, tuple)):
             raise NotFittingError(f"{type(value).__name__} where a psycopg Multirange is wanted")
         ranges = list(cast("Sequence[object]", value))
+        if None in ranges:
+            raise NotFittingError("None where a psycopg Range is wanted")
         return _I4.pack(len(ranges)) + b"".join(framed(one, encode_range) for one in ranges)
 
     return encode

@@ -37,7 +37,14 @@ def read_destination(info: psycopg.ConnectionInfo, table: str) -> Steps[Destinat
         raise RefusedError(f"There is no table {table}.", consequence="Nothing was written.")
     oid, schema, name, kind, may_stage, row_type_oid = found[0]
     columns = tuple(
-        ColumnFact(name=row[0], type_oid=row[1], type_name=row[2], is_not_null=row[3], is_generated=row[4])
+        ColumnFact(
+            name=row[0],
+            type_oid=row[1],
+            type_name=row[2],
+            is_not_null=row[3],
+            is_generated=row[4],
+            is_text_only=row[5],
+        )
         for row in (yield Fetch(QUERIES.get("read_columns", version), {"oid": oid}))
     )
     types = yield Fetch(QUERIES.get("read_types", version), {"oids": [c.type_oid for c in columns]})
@@ -88,6 +95,11 @@ def encoder_for(destination: Destination, names: Sequence[str] | None) -> Encode
             reasons.append(f"Column {name} is named twice.")
         else:
             chosen.append(column)
+    reasons += [
+        f"Column {c.name} has type {c.type_name}, which the server reads as text only: no binary COPY into {table}."
+        for c in destination.columns
+        if c.is_text_only and c not in chosen
+    ]
     encoders: list[Any] = []
     for column in chosen:
         try:

@@ -119,6 +119,10 @@ class Encoder:
                 forms.append(None if value is None else encode(value))
             except NotFittingError as error:
                 raise RowError(index, column.name, f"{error} (type {column.type_name})") from None
+            except Exception as error:
+                # A value's own methods may raise anything; which one it was is to be told.
+                reason = f"{type(error).__name__}: {error} (type {column.type_name})"
+                raise RowError(index, column.name, reason) from error
         return forms
 
 

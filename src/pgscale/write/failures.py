@@ -21,6 +21,12 @@ def find_line(error: psycopg.Error) -> tuple[int, str | None] | None:
     return None if found is None else (int(found["line"]) - 1, found["column"])
 
 
+def blames_a_value(error: psycopg.Error) -> bool:
+    """Tell whether a type calls a value a syntax error (ltree, tsquery, jsonpath), as a wrong statement is called."""
+    found = find_line(error)
+    return error.sqlstate == "42601" and found is not None and found[1] is not None
+
+
 class WriteFailedError(PgscaleError):
     """The database refused a write as a whole."""
 

@@ -11,7 +11,7 @@ import psycopg
 from pgscale import sql as named
 from pgscale.core.model import QName
 from pgscale.write.effects import Atomic, Done, Fetch, Steps
-from pgscale.write.failures import find_line
+from pgscale.write.failures import blames_a_value, find_line
 
 QUERIES = named.load("pgscale.write")
 
@@ -75,7 +75,7 @@ def blames_a_row(error: psycopg.Error) -> bool:
     if state == "42501":
         # Policies of row-level security and WITH CHECK OPTION, not a missing GRANT; the message is translated.
         return error.diag.source_function == "ExecWithCheckOptions"
-    return state[:2] not in _OF_THE_WHOLE
+    return state[:2] not in _OF_THE_WHOLE or blames_a_value(error)
 
 
 def fault_of(error: psycopg.Error, guards: Guards, names: tuple[tuple[str, str], ...] = ()) -> Fault:

@@ -15,13 +15,18 @@ Kind = Literal["b", "d", "e", "c", "r", "m", "p", "a"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnFact:
-    """One column: its type as pg_attribute has it, and whether rows may bring a value for it."""
+    """One column: its type as pg_attribute has it, and whether rows may bring a value for it.
+
+    Args:
+        is_text_only: the server cannot read its type in binary, and so takes no binary COPY into the table at all.
+    """
 
     name: str
     type_oid: int
     type_name: str
     is_not_null: bool
     is_generated: bool
+    is_text_only: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

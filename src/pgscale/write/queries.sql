@@ -8,8 +8,8 @@ WHERE c.oid = pg_catalog.to_regclass(%(name)s)
 -- name: read_columns
 SELECT a.attname::text AS name, a.atttypid::pg_catalog.int8 AS type_oid,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
-  a.attnotnull AS is_not_null, (a.attgenerated <> '') AS is_generated
-FROM pg_catalog.pg_attribute a
+  a.attnotnull AS is_not_null, (a.attgenerated <> '') AS is_generated, (t.typreceive = 0) AS is_text_only
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %(oid)s::pg_catalog.int8::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 
@@ -29,7 +29,8 @@ WITH RECURSIVE wanted AS (
   ) next(oid)
 )
 SELECT t.oid::pg_catalog.int8 AS oid, t.typname::text AS name, n.nspname::text AS schema,
-  CASE WHEN t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
+  -- Not what has elements only (int2vector, point): the array of a type is the one that it names.
+  CASE WHEN t.oid = (SELECT e.typarray FROM pg_catalog.pg_type e WHERE e.oid = t.typelem)
     THEN 'a' ELSE t.typtype::text END AS kind,
   t.typelem::pg_catalog.int8 AS element_oid, t.typbasetype::pg_catalog.int8 AS base_oid,
   COALESCE((SELECT r.rngsubtype::pg_catalog.int8 FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid),

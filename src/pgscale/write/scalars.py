@@ -11,12 +11,13 @@ import ipaddress
 import json
 import math
 import operator
+import re
 import struct
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from psycopg.types.json import Json, Jsonb
 
@@ -27,6 +28,7 @@ Encode: TypeAlias = Callable[[Any], bytes]
 _I2, _I4, _I8 = struct.Struct(">h"), struct.Struct(">i"), struct.Struct(">q")
 _U4, _F4, _F8 = struct.Struct(">I"), struct.Struct(">f"), struct.Struct(">d")
 _TIMETZ, _INTERVAL = struct.Struct(">qi"), struct.Struct(">qii")
+_F4_ZEROS = (_F4.pack(0.0), _F4.pack(-0.0))
 
 EPOCH_DAY = dt.date(2000, 1, 1).toordinal()
 EPOCH = dt.datetime(2000, 1, 1)
@@ -62,7 +64,11 @@ def _integer(value: object, packer: struct.Struct, name: str) -> bytes:
 
 
 def _short(value: object) -> str:
-    shown = str(value)
+    try:
+        shown = str(value)
+    except ValueError:
+        # An integer of more digits than Python writes out (sys.set_int_max_str_digits).
+        shown = f"{Decimal(cast('int', value)):.3e}"
     return shown if len(shown) <= 40 else f"{shown[:37]}…"
 
 
@@ -82,15 +88,23 @@ def encode_oid(value: object) -> bytes:
     return _integer(value, _U4, "oid")
 
 
+def _is_bool(value: object) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # numpy's, too
+
+
 def _number(value: object) -> float:
-    if isinstance(value, (bool, str, bytes)):
+    if isinstance(value, (str, bytes)) or _is_bool(value):
         raise _refuse(value, "a number")
     try:
-        return float(cast("float", value))
+        number = float(cast("float", value))
     except OverflowError:
         raise NotFittingError(f"{_short(value)} is out of range for double precision") from None
     except (TypeError, ValueError):
         raise _refuse(value, "a number") from None
+    if (math.isinf(number) or not number) and value != number:
+        # A Decimal beyond all floats, which becomes infinity or zero without a word; the server refuses both.
+        raise NotFittingError(f"{_short(value)} is out of range for double precision")
+    return number
 
 
 def encode_float8(value: object) -> bytes:
@@ -98,10 +112,14 @@ def encode_float8(value: object) -> bytes:
 
 
 def encode_float4(value: object) -> bytes:
+    number = _number(value)
     try:
-        return _F4.pack(_number(value))
+        packed = _F4.pack(number)
     except OverflowError:
-        raise NotFittingError(f"{_short(value)} is out of range for real") from None
+        packed = _F4_ZEROS[0]
+    if number and packed in _F4_ZEROS:
+        raise NotFittingError(f"{_short(value)} is out of range for real")
+    return packed
 
 
 def encode_bool(value: object) -> bytes:
@@ -109,7 +127,7 @@ def encode_bool(value: object) -> bytes:
         return b"\x01"
     if value is False:
         return b"\x00"
-    if type(value).__name__ in ("bool", "bool_"):  # numpy's
+    if _is_bool(value):
         return b"\x01" if value else b"\x00"
     raise _refuse(value, "a boolean")
 
@@ -140,6 +158,22 @@ def encode_name(value: object) -> bytes:
     return encoded
 
 
+# As the server finds the encoding (parse_xml_decl): after the version, and nowhere else.
+_XML_ENCODING = re.compile(r"""<\?xml\s+version\s*=\s*(?:"[^"]*"|'[^']*')\s+encoding\s*=\s*["']([^"']*)["']""")
+
+
+def encode_xml(value: object) -> bytes:
+    """Text in the encoding that it declares: the server reads the binary form in that one, and not in the client's."""
+    encoded = encode_text(value)
+    declared = _XML_ENCODING.match(cast("str", value))
+    if declared is None:
+        return encoded
+    try:
+        return cast("str", value).encode(declared[1])
+    except (LookupError, UnicodeEncodeError):
+        raise NotFittingError(f"XML that declares the encoding {declared[1]}, in which it cannot be written") from None
+
+
 def encode_bytea(value: object) -> bytes:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
@@ -166,8 +200,13 @@ def _infinite_timestamp(value: object, wanted: str) -> bytes:
     raise _refuse(value, wanted)
 
 
+def _is_datetime(value: object) -> TypeGuard[dt.datetime]:
+    # The NaT of pandas is one, too, by its class.
+    return isinstance(value, dt.datetime) and type(value).__name__ != "NaTType"
+
+
 def encode_timestamp(value: object) -> bytes:
-    if not isinstance(value, dt.datetime):
+    if not _is_datetime(value):
         return _infinite_timestamp(value, "a datetime")
     if value.tzinfo is not None:
         raise NotFittingError("a datetime with a time zone where timestamp, which has none, is wanted")
@@ -175,7 +214,7 @@ def encode_timestamp(value: object) -> bytes:
 
 
 def encode_timestamptz(value: object) -> bytes:
-    if not isinstance(value, dt.datetime):
+    if not _is_datetime(value):
         return _infinite_timestamp(value, "a datetime")
     if value.utcoffset() is None:
         raise NotFittingError("a datetime without a time zone where timestamptz is wanted")
@@ -205,9 +244,12 @@ def encode_timetz(value: object) -> bytes:
 
 
 def encode_interval(value: object) -> bytes:
-    """A timedelta: its days stay days, the rest is time. It has no months."""
+    """A timedelta: its days stay days, the rest is time. It has no months; Arrow's MonthDayNano has."""
     if not isinstance(value, dt.timedelta):
-        raise _refuse(value, "a timedelta")
+        if type(value).__name__ != "MonthDayNano":
+            raise _refuse(value, "a timedelta")
+        months, days, nanoseconds = cast("tuple[int, int, int]", value)
+        return _INTERVAL.pack(nanoseconds // 1_000, days, months)
     return _INTERVAL.pack(value.seconds * 1_000_000 + value.microseconds, value.days, 0)
 
 
@@ -260,7 +302,7 @@ def encode_numeric(value: object) -> bytes:
     if isinstance(value, bool):
         raise _refuse(value, "a number")
     if isinstance(value, int):
-        return _numeric(str(abs(value)), 0, is_negative=value < 0)
+        return _numeric(_digits(value), 0, is_negative=value < 0)
     if isinstance(value, float):
         value = Decimal(repr(float(value)))
     if not isinstance(value, Decimal):
@@ -268,7 +310,7 @@ def encode_numeric(value: object) -> bytes:
             number = operator.index(cast("int", value))
         except TypeError:
             raise _refuse(value, "a number") from None
-        return _numeric(str(abs(number)), 0, is_negative=number < 0)
+        return _numeric(_digits(number), 0, is_negative=number < 0)
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         if exponent == "F":
@@ -279,6 +321,16 @@ def encode_numeric(value: object) -> bytes:
             raise NotFittingError(f"{_short(value)} is out of range for numeric")
         digits, exponent = (*digits, *([0] * exponent)), 0
     return _numeric("".join(map(str, digits)), -exponent, is_negative=bool(sign))
+
+
+def _digits(number: int) -> str:
+    try:
+        return str(abs(number))
+    except ValueError:
+        # More of them than Python writes out (sys.set_int_max_str_digits); numeric has room for many more.
+        if number.bit_length() > 16 * _MOST_WEIGHT:
+            raise NotFittingError(f"{_short(number)} is out of range for numeric") from None
+        return "".join(map(str, Decimal(number).as_tuple().digits))
 
 
 def _numeric(digits: str, scale: int, *, is_negative: bool) -> bytes:
@@ -320,6 +372,8 @@ def _network(value: object, *, is_cidr: bool) -> bytes:
         address, bits = made, made.max_prefixlen
     else:
         raise _refuse(value, "an address of ipaddress, or text")
+    if getattr(made, "scope_id", None) or getattr(address, "scope_id", None):
+        raise NotFittingError(f"{made} has a scope, for which there is no room")
     if is_cidr and int(address) & ((1 << (address.max_prefixlen - bits)) - 1):
         raise NotFittingError(f"{made} has bits set to the right of its mask")
     family = _INET if address.version == 4 else _INET6
@@ -380,6 +434,10 @@ def encode_hstore(value: object) -> bytes:
     return b"".join(parts)
 
 
+def encode_ltree(value: object) -> bytes:
+    return b"\x01" + encode_text(value)
+
+
 # By the type's name in pg_catalog: names are stable, and so readable here.
 BUILT_IN: Mapping[str, Encode] = MappingProxyType(
     {
@@ -394,7 +452,7 @@ BUILT_IN: Mapping[str, Encode] = MappingProxyType(
         "text": encode_text,
         "varchar": encode_text,
         "bpchar": encode_text,
-        "xml": encode_text,
+        "xml": encode_xml,
         "name": encode_name,
         "char": encode_char,
         "bytea": encode_bytea,
@@ -416,4 +474,6 @@ BUILT_IN: Mapping[str, Encode] = MappingProxyType(
     }
 )
 # Of extensions, whose schema and oid differ from database to database.
-EXTENSIONS: Mapping[str, Encode] = MappingProxyType({"hstore": encode_hstore, "citext": encode_text})
+EXTENSIONS: Mapping[str, Encode] = MappingProxyType(
+    {"hstore": encode_hstore, "citext": encode_text, "ltree": encode_ltree}
+)

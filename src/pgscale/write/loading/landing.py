@@ -15,6 +15,7 @@ from pgscale.connect.session import Session
 from pgscale.core.model import QName
 from pgscale.errors import PgscaleError
 from pgscale.write import ddl as write_ddl
+from pgscale.write.failures import blames_a_value
 from pgscale.write.loading import ddl, store
 from pgscale.write.loading.model import BadRecordError, Counts, LoadedRowError, Part, Reject
 from pgscale.write.loading.rejects import RejectsFile
@@ -217,7 +218,9 @@ def _copy(session: Session, statement: sql.Composed, blocks: Iterable[bytes]) ->
 
 
 def _is_rows_fault(error: psycopg.Error | BadRecordError) -> bool:
-    return isinstance(error, BadRecordError) or (error.sqlstate or "")[:2] in _ROWS_FAULT
+    if isinstance(error, BadRecordError):
+        return True
+    return (error.sqlstate or "")[:2] in _ROWS_FAULT or blames_a_value(error)
 
 
 def _culprit(part: Part, error: psycopg.Error | BadRecordError, low: int, high: int) -> _Culprit:
