@@ -126,6 +126,19 @@ def database(server: Server, database_factory: Callable[..., Database]) -> Datab
 
 
 @pytest.fixture
+def quiet_server(pg_version: int) -> Iterator[Server]:
+    """A server that no other test uses at the same time; leave it as it was."""
+    with servers.quiet_server(pg_version) as quiet:
+        yield quiet
+
+
+@pytest.fixture
+def quiet_database(quiet_server: Server, database_factory: Callable[..., Database]) -> Database:
+    """A fresh database on the quiet server."""
+    return database_factory(quiet_server)
+
+
+@pytest.fixture
 def partman_database(database: Database, pg_version: int) -> Database:
     """A database with pg_partman in schema `partman`, which its owner may read and switch; mark `versions(15)`."""
     if not servers.has_partman(pg_version):

@@ -155,6 +155,20 @@ def private_server(version: int, settings: Mapping[str, str]) -> Server:
     return Server(binaries(version), data_dir, settings={**SETTINGS, **settings}).start()
 
 
+@contextlib.contextmanager
+def quiet_server(version: int) -> Iterator[Server]:
+    """A server that is shared, but by one test at a time: what it shows of the whole cluster is that test's doing."""
+    root = current_root()
+    server = Server(
+        binaries(version),
+        root / f"quiet-{version}",
+        settings={**SETTINGS, "max_connections": "30", "autovacuum": "off", "max_wal_size": "96MB"},
+    )
+    with (root / f"quiet-{version}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield server.start()
+
+
 # Databases
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": "pgscale.cli.bench:bench",
     "buffer": "pgscale.cli.buffer:buffer",
     "dead-letters": "pgscale.cli.dead_letters:dead_letters",
+    "doctor": "pgscale.cli.doctor:doctor",
     "load": "pgscale.cli.load:load",
     "partition": "pgscale.cli.partition:partition",
 }

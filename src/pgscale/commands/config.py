@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tomllib
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 from pgscale.commands import FILE_NAME
+from pgscale.doctor.limits import Limits
 from pgscale.errors import PgscaleError, RefusedError, UsageError
 from pgscale.partition import PartitionSet
 
@@ -26,10 +27,12 @@ class Config:
 
     Args:
         storage: what the volume gives, as `--storage` has it; for the estimates of `plan`, `run` and `rehearse`.
+        doctor: the thresholds of `pgscale doctor`.
     """
 
     storage: str | None = None
     partitions: tuple[PartitionSet, ...] = ()
+    doctor: Limits = field(default_factory=Limits)
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -47,10 +50,10 @@ def read_config(path: Path | None = None) -> Config:
 def to_toml(wanted: PartitionSet) -> str:
     """Return a set as a `[[partitions]]` of pgscale.toml, without what is the default anyway."""
     lines = ["[[partitions]]"]
-    for field in fields(wanted):
-        value = getattr(wanted, field.name)
-        if value is not None and (field.default is MISSING or value != field.default):
-            lines.append(f"{field.name} = {_toml_value(value)}")
+    for each in fields(wanted):
+        value = getattr(wanted, each.name)
+        if value is not None and (each.default is MISSING or value != each.default):
+            lines.append(f"{each.name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -182,10 +185,17 @@ def _is_exactly(kind: type) -> Any:
 _WORDS: dict[type, str] = {str: "text", int: "whole number", bool: "true or false"}
 
 
+def _number(value: Any, _: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in _WORDS:
         converter.register_structure_hook(kind, _is_exactly(kind))
+    converter.register_structure_hook(float, _number)
     plain = cattrs.gen.make_dict_structure_fn(PartitionSet, converter, _cattrs_forbid_extra_keys=True)
 
     def partition_set(value: Any, kind: type[PartitionSet]) -> PartitionSet:

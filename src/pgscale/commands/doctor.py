@@ -1,0 +1,227 @@
+"""`pgscale doctor`: run the checks, say the answers for a person and as JSON; explain a check."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from pgscale.commands import FILE_NAME
+from pgscale.commands.config import read_config
+from pgscale.core.finding import Answer, Finding, Findings, NotChecked, Remedy, Severity, rank
+from pgscale.core.model import Json, Report
+from pgscale.core.units import format_bytes, format_count, format_duration
+from pgscale.doctor import registry
+from pgscale.doctor.facts import queries_of
+from pgscale.doctor.limits import Limits
+from pgscale.doctor.model import Check
+from pgscale.doctor.runner import Checkup, run_checks
+from pgscale.doctor.samples import FileSamples, NoSamples, Samples
+
+WIDTH = 110
+MARKS: Mapping[str, str] = {"well": "✓", "info": "·", "warning": "!", "critical": "✗", "not checked": "–"}
+
+
+def examine(
+    dsn: str | None,
+    *,
+    only: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: Severity,
+    samples: str | None,
+    config: Path | None,
+) -> Report:
+    """Answer every chosen check; exit code 1 when something as bad as `fail_on` was found.
+
+    Args:
+        only, ignore: ids and areas of checks.
+        samples: the directory of earlier runs' counters; `none`; None for the user's own.
+        config: None reads pgscale.toml of the working directory where there is one.
+    """
+    limits = _limits(config)
+    checks = registry.choose(only, (*ignore, *limits.ignore))
+    checkup = run_checks(dsn, checks, limits, _samples(samples))
+    bad = checkup.worst is not None and rank(checkup.worst) >= rank(fail_on)
+    return Report(data=_data(checkup), text="\n".join(_page(checkup)), exit_code=1 if bad else 0)
+
+
+def explain(check_id: str, config: Path | None) -> Report:
+    """Say what a check means, what it reads and by which thresholds it judges; asks no server."""
+    check = registry.find(check_id)
+    thresholds = check.limits(_limits(config))
+    queries = {
+        what.name: [
+            {"since": v.since, "until": v.until, "sql": v.text.decode()}
+            for v in queries_of(what).variants()
+            if v.name == what.query
+        ]
+        for what in check.reads
+    }
+    lines = [f"{check.id}: {check.question}", "", *_wrapped("", check.about), "", *_wrapped("", check.source)]
+    if thresholds:
+        lines += ["", f"Thresholds, as [doctor.{check.area}] of pgscale.toml may set them"]
+        lines += [f"  {name} = {value:_}" for name, value in thresholds.items()]
+    for name, variants in queries.items():
+        for variant in variants:
+            lines += ["", f"-- {name}{_gate(variant['since'], variant['until'])}", str(variant["sql"]) + ";"]
+    data: dict[str, Json] = {
+        "check": check.id,
+        "question": check.question,
+        "about": check.about,
+        "source": check.source,
+        "thresholds": cast("dict[str, Json]", thresholds),
+        "queries": cast("dict[str, Json]", queries),
+    }
+    return Report(data=data, text="\n".join(lines))
+
+
+def _gate(since: object, until: object) -> str:
+    parts = [f"from {since // 10000}" if isinstance(since, int) and since else ""]
+    parts += [f"before {until // 10000}" if isinstance(until, int) else ""]
+    said = " ".join(part for part in parts if part)
+    return f" (PostgreSQL {said})" if said else ""
+
+
+def _limits(config: Path | None) -> Limits:
+    if config is None and not Path(FILE_NAME).exists():
+        return Limits()
+    return read_config(config).doctor
+
+
+def _samples(given: str | None) -> Samples:
+    if given == "none":
+        return NoSamples()
+    return FileSamples(Path(given) if given else None)
+
+
+def _data(checkup: Checkup) -> dict[str, Json]:
+    server = checkup.server
+    return {
+        "server": {
+            "version": server.version_text,
+            "database": server.database,
+            "role": server.role,
+            "is_in_recovery": server.is_in_recovery,
+            "started_at": server.started_at.isoformat(),
+            "read_at": server.read_at.isoformat(),
+        },
+        "took_s": round(checkup.took_s, 3),
+        "worst": checkup.worst,
+        "checks": [{"check": check.id, "title": check.title, **answer.to_json()} for check, answer in checkup.answers],
+        "notes": list(checkup.notes),
+    }
+
+
+def _page(checkup: Checkup) -> Iterator[str]:
+    server = checkup.server
+    up = format_duration((server.read_at - server.started_at).total_seconds())
+    kind = "a standby, " if server.is_in_recovery else ""
+    count = format_count(len(checkup.answers), "check")
+    yield f"PostgreSQL {server.version_text}, database {server.database}, {kind}up for {up}; {count} in" + (
+        f" {format_duration(checkup.took_s)}"
+    )
+    yield ""
+    wide = max(len(check.id) for check, _ in checkup.answers)
+    for check, answer in checkup.answers:
+        yield from _wrapped(f"{_mark(answer)} {check.id:<{wide}}  ", _line(answer))
+    for check, answer in checkup.answers:
+        if isinstance(answer, Findings):
+            for finding in answer.items:
+                yield ""
+                yield from _section(check, finding)
+    for note in checkup.notes:
+        yield ""
+        yield from _wrapped("Note: ", note)
+
+
+def _mark(answer: Answer) -> str:
+    return MARKS[answer.severity if isinstance(answer, Findings) else answer.answer]
+
+
+def _line(answer: Answer) -> str:
+    if isinstance(answer, Findings):
+        return answer.summary
+    if isinstance(answer, NotChecked):
+        hint = f" → {answer.hint}" if answer.hint else ""
+        return f"not checked, because {answer.because}.{hint}"
+    return answer.text
+
+
+def _section(check: Check, finding: Finding) -> Iterator[str]:
+    yield from _wrapped(f"{MARKS[finding.severity]} {check.id}: ", finding.fact)
+    yield from _evidence(finding.evidence)
+    if finding.cost:
+        yield from _wrapped("  Cost: ", finding.cost)
+    for number, remedy in enumerate(finding.remedies):
+        yield from _remedy(remedy, "Do" if number == 0 else "Or")
+
+
+def _remedy(remedy: Remedy, word: str) -> Iterator[str]:
+    restart = " Needs a restart of the server." if remedy.restart else ""
+    yield from _wrapped(f"  {word}: ", f"{remedy.why}{restart}".strip() or "this.")
+    for line in remedy.text.splitlines():
+        yield f"    {line}"
+
+
+def _evidence(evidence: Mapping[str, Json]) -> Iterator[str]:
+    """Numbers and texts as aligned pairs; lists of objects as tables below them."""
+    shown = {_label(name): _show(name, value) for name, value in evidence.items() if not isinstance(value, list)}
+    wide = max((len(label) for label, text in shown.items() if text), default=0)
+    for label, text in shown.items():
+        if text:
+            yield f"    {label:<{wide}}  {text}"
+    for name, value in evidence.items():
+        if isinstance(value, list) and value:
+            yield f"    {_label(name)}"
+            yield from _table([row if isinstance(row, dict) else {"": row} for row in value])
+
+
+def _table(rows: Sequence[Mapping[str, Json]]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_label(name) for name in names], *([_show(name, row.get(name)) for name in names] for row in rows)]
+    numeric = [all(isinstance(row.get(name), (int, float, type(None))) for row in rows) for name in names]
+    wide = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    for line in cells[0 if any(names) else 1 :]:
+        padded = (
+            f"{text:>{width}}" if right else f"{text:<{width}}"
+            for text, width, right in zip(line, wide, numeric, strict=True)
+        )
+        yield f"      {'  '.join(padded)}".rstrip()
+
+
+# The unit of a number is the end of its name.
+_UNITS: Mapping[str, Callable[[float], str]] = {
+    "_s": format_duration,
+    "_bytes": format_bytes,
+    "_share": lambda value: f"{value:.1%}",
+    "pid": lambda value: f"{value:.0f}",
+}
+
+
+def _label(name: str) -> str:
+    for unit in ("_s", "_bytes", "_share"):
+        name = name.removesuffix(unit)
+    return name.replace("_xids", " in transactions").replace("_", " ")
+
+
+def _show(name: str, value: Json) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, (int, float)):
+        unit = next((show for end, show in _UNITS.items() if name.endswith(end)), None)
+        if unit is not None:
+            return unit(value)
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return str(value)
+
+
+def _wrapped(first: str, sentence: str) -> list[str]:
+    return textwrap.wrap(
+        sentence,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [first.rstrip()]

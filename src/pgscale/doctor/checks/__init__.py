@@ -1,0 +1,1 @@
+"""One module an area: what it reads, and its judgement."""
