@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "pgscale.cli.doctor:doctor",
     "load": "pgscale.cli.load:load",
     "partition": "pgscale.cli.partition:partition",
+    "tune": "pgscale.cli.tune:tune",
 }
 
 
