@@ -138,6 +138,7 @@ def check(path: Path, version: int | None = None, fix: Path | None = None) -> Re
     findings = judge(conf, major)
     corrected = fixing.fixed(conf, findings)
     left = fixing.elsewhere(conf, findings)
+    shown = _printable(corrected)
     printing = fix is not None and str(fix) == "-"
     if fix is not None and not printing:
         _write(fix, path, corrected)
@@ -146,19 +147,29 @@ def check(path: Path, version: int | None = None, fix: Path | None = None) -> Re
         "files": list(conf.files),
         "version": major,
         "version_from": because,
-        "findings": [finding.to_json() for finding in findings],
-        "fixed": corrected if fix is not None else None,
+        "findings": [_finding_json(finding) for finding in findings],
+        "fixed": shown if fix is not None else None,
         "fixed_file": None if fix is None or printing else str(fix),
         "not_fixed": list(left) if fix is not None else [],
     }
     code = 1 if findings else 0
     if printing:
-        return Report(data=data, text=corrected.removesuffix("\n"), exit_code=code)
+        return Report(data=data, text=shown.removesuffix("\n"), exit_code=code)
     text = _check_lines(conf, major, because, findings)
     if fix is not None:
         text.append(f"{fix} is the corrected file; what was wrong stands in it as a comment.")
         text += [f"{file} is included and not corrected: check it by itself." for file in left]
-    return Report(data=data, text="\n".join(text), exit_code=code)
+    return Report(data=data, text=_printable("\n".join(text)), exit_code=code)
+
+
+def _printable(text: str) -> str:
+    """Return text from a file of any encoding so that it can be printed; bytes that are no UTF-8 are replaced."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+
+
+def _finding_json(finding: LineFinding) -> Json:
+    shown = {"text": _printable(finding.text), "fact": _printable(finding.fact)}
+    return {**finding.to_json(), **shown, "replacement": [_printable(line) for line in finding.replacement]}
 
 
 def _version_for(path: Path) -> tuple[int, str]:

@@ -171,13 +171,13 @@ def _entry(line: str, file: str, number: int, *, main: bool) -> Entry | None:
     if not raw:
         return unreadable(name, "", "there is no value")
     token = _token(value)
-    if not token or not (equals or after[:1].isspace() or token.startswith("'")):
-        if value.startswith("'"):
-            return unreadable(name, raw[1:], "the quote is not closed")
-        return unreadable(name, raw, f"{raw.split()[0]} must stand in quotes")
-    end = _END.fullmatch(value, len(token))
-    if end is None:
-        return unreadable(name, raw, f"{raw[len(token) :].strip()!r} follows the value {token}")
+    if not token and value.startswith("'"):
+        return unreadable(name, raw[1:], "the quote is not closed")
+    end = _END.fullmatch(value, len(token)) if token else None
+    if end is None or not (equals or after[:1].isspace() or token.startswith("'")):
+        rest = raw.removeprefix(token).strip()
+        why = f"{rest!r} follows the value {token}" if token and rest else f"{raw.split()[0]} must stand in quotes"
+        return unreadable(name, raw, why)
     return Entry(
         what="setting",
         file=file,

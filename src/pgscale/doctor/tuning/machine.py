@@ -94,7 +94,7 @@ def why_local(server: Server, root: Path = ROOT) -> str | None:
         booted = re.search(r"^btime (\d+)", (root / "proc/stat").read_text(), re.MULTILINE)
     except OSError:
         return None
-    if booted is None or name not in {"postgres", "postmaster"}:
+    if booted is None or len(fields) < 20 or name not in {"postgres", "postmaster"}:
         return None
     started_s = int(booted[1]) + int(fields[19]) / os.sysconf(_TICKS)
     if abs(started_s - server.backend_start_s) > SAME_START_S:
