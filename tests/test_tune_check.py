@@ -29,6 +29,7 @@ VALUES = {
         "64MB",
         "1.5GB",
         "30.1MB",
+        "30.9MB",
         "0x100",
         "0100",
         " 64 MB ",
@@ -156,6 +157,11 @@ def test_the_server_refuses_what_is_found_and_takes_what_is_put_in_its_place(pg_
             corrected = fixed(conf, findings)
             assert _lines_refused(connection, server, corrected) == set(), (file.name, corrected)
             assert judge(parse_text(corrected), pg_version) == (), file.name
+            theirs = connection.execute(
+                "SELECT lower(name), setting FROM pg_file_settings WHERE name IS NOT NULL ORDER BY seqno"
+            ).fetchall()
+            ours = [(entry.name, entry.value) for entry in parse_text(corrected).entries]
+            assert theirs == ours, file.name
     # Starting takes longer than asking: each file on one or two of the versions.
     server.stop("immediate")
     server.settings = {"fsync": "off"}

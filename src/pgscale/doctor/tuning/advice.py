@@ -324,8 +324,7 @@ def _wal(draft: _Draft, machine: Machine, workload: Workload) -> None:
     if workload == "bulk":
         draft.want("wal_buffers", "64MB", "many writers of large rows do not wait for each segment", _WAL, way="raise")
     if draft.values()["wal_compression"] == "off":
-        words = draft.words("wal_compression")
-        kind = "lz4" if "lz4" in words else "pglz" if words else "on"
+        kind = "lz4" if "lz4" in draft.words("wal_compression") else "on"
         draft.want(
             "wal_compression", kind, "full-page images shrink to a third or less for little processor time", _WAL
         )
