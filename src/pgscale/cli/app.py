@@ -19,6 +19,7 @@ COMMANDS = {
     "dead-letters": "pgscale.cli.dead_letters:dead_letters",
     "doctor": "pgscale.cli.doctor:doctor",
     "load": "pgscale.cli.load:load",
+    "locks": "pgscale.cli.locks:locks",
     "partition": "pgscale.cli.partition:partition",
     "tune": "pgscale.cli.tune:tune",
 }
