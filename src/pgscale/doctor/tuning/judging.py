@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from pgscale.core.finding import Severity
 from pgscale.doctor.tuning import history, known
 from pgscale.doctor.tuning.conf import Conf, Entry
-from pgscale.doctor.tuning.model import LineFinding, Problem, Setting, Severity
+from pgscale.doctor.tuning.model import LineFinding, Problem, Setting
 from pgscale.doctor.tuning.values import BadValueError, distance, format_value, parse_value, quote
 
 # The server refuses to start with it, or to take the file at a reload.

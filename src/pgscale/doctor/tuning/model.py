@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, cast, get_args
 
+from pgscale.core.finding import Severity
 from pgscale.core.model import Json
 
 Kind = Literal["bool", "integer", "real", "enum", "string"]
@@ -178,7 +179,6 @@ class Advice:
         }
 
 
-Severity = Literal["info", "warning", "critical"]
 Problem = Literal[
     "syntax", "include", "removed", "renamed", "misspelt", "unknown", "internal", "value", "unit", "range",
     "conflict", "dangerous", "duplicate", "lowers-default",
