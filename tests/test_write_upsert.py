@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -225,3 +227,73 @@ def test_async(conn: psycopg.Connection[Any], database: Database) -> None:
 
     assert asyncio.run(run()) == write.UpsertResult(rows=10, inserted=0, updated=10)
     assert conn.execute("SELECT sum(hits) FROM c").fetchone() == (1_210,)
+
+
+def test_a_key_may_be_named_in_any_order(conn: psycopg.Connection[Any], database: Database) -> None:
+    """Writers that name it differently lock its rows in one order all the same."""
+    conn.execute("CREATE TABLE w (a integer, b integer, hits bigint, PRIMARY KEY (a, b))")
+    rows = [(1, 3, 1), (2, 2, 1), (3, 1, 1)]
+    write.upsert(conn, "w", rows, ["a", "b"])
+    errors: list[BaseException] = []
+
+    def work(key: list[str]) -> None:
+        try:
+            with psycopg.connect(database.dsn, autocommit=True) as mine:
+                write.upsert(mine, "w", rows, key, {"hits": "add"})
+        except BaseException as error:  # noqa: BLE001 because it is told of below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(key,)) for key in (["a", "b"], ["b", "a"])]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    with database.connect(autocommit=False) as other:
+        other.execute("SELECT FROM w WHERE a = 2 FOR UPDATE")
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            until = time.monotonic() + 60
+            while conn.execute(waiting, [database.name]).fetchone() != (number,):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        other.commit()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert conn.execute("SELECT sum(hits) FROM w").fetchone() == (9,)
+
+
+@pytest.mark.versions(15)
+@pytest.mark.parametrize("way", ["unnested", "staged", "isolated"])
+def test_keys_that_are_equal_and_not_the_same(database: Database, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """The first row is what is inserted, later ones change it: as one row at a time, to the letter."""
+    monkeypatch.setattr(upserting, "MOST_UNNESTED_ROWS", 1_000 if way == "unnested" else 0)
+    database.connect_superuser().execute("CREATE EXTENSION citext")
+    conn = database.connect()
+    conn.execute("CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    words, numbers = ["b", "A", "a", "B", "aa", "Aa", "AA"], [Decimal(n) for n in ("1.00", "1", "2.50", "1.0", "2.5")]
+    for kind, values in (
+        ("text COLLATE caseless", words),
+        ("citext", words),
+        ("numeric", numbers),
+        ("text COLLATE caseless NOT NULL", [*words, *reversed(words)]),
+    ):
+        for table in ("t", "twin"):
+            columns = f"k {kind} UNIQUE, x text, low numeric, high numeric CHECK (high < 99), n int"
+            conn.execute(f"CREATE TABLE {table} ({columns})".encode())
+        rows = [(k, f"x{i}", numbers[i % 5], numbers[-i % 5], 1) for i, k in enumerate(values)]
+        rules: dict[str, Any] = {"x": "set", "low": "least", "high": "greatest", "n": "add"}
+        for row in rows:
+            conn.execute(
+                "INSERT INTO twin AS t VALUES (%s, %s, %s, %s, %s) ON CONFLICT (k) DO UPDATE SET x = EXCLUDED.x,"
+                " low = LEAST(t.low, EXCLUDED.low), high = GREATEST(t.high, EXCLUDED.high), n = t.n + EXCLUDED.n",
+                row,
+            )
+        if way == "isolated":
+            rows.insert(3, (values[0], "bad", Decimal(1), Decimal(100), 1))
+        letters = write.DeadLetters() if way == "isolated" else None
+        result = write.upsert(conn, "t", rows, ["k"], rules, dead_letters=letters)
+        assert result.dead_letters == (way == "isolated")
+        found, wanted = (
+            conn.execute(f"SELECT k::text, x, low::text, high::text, n FROM {t} ORDER BY k".encode()).fetchall()
+            for t in ("t", "twin")
+        )
+        assert found == wanted, kind
+        conn.execute("DROP TABLE t, twin")

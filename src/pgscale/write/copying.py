@@ -10,7 +10,7 @@ import psycopg
 
 from pgscale.write import ddl
 from pgscale.write.dead_letters.sink import DeadLetters, OpenSink, Sink, opening
-from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination
+from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination, refuse_if_altered
 from pgscale.write.effects import Atomic, Begin, Done, End, Pull, Steps, Write, drive, drive_async
 from pgscale.write.encoding import SIGNATURE, TRAILER, Encoder
 from pgscale.write.failures import translated
@@ -107,7 +107,7 @@ def copy_steps(
     destination = yield from read_destination(info, table)
     if open_sink is not None:
         sink = open_sink(str(destination.table), None)
-        return (yield from _copy_all_that_fits(info, destination, columns, names, sink, is_inside=is_inside))
+        return (yield from _copy_all_that_fits(info, table, destination, columns, names, sink, is_inside=is_inside))
     chunk: Chunk = yield Pull(FIRST_CHUNK_ROWS)
     if not chunk:
         return CopyResult(rows=0, bytes=0)
@@ -117,12 +117,14 @@ def copy_steps(
     yield Begin(ddl.copy_statement(destination.table, encoder.names))
     sent = yield from send(encoder, shape, chunk)
     counted: int = yield End()
+    yield from refuse_if_altered(destination, table)
     yield Done()
     return CopyResult(rows=counted, bytes=sent)
 
 
 def _copy_all_that_fits(
     info: psycopg.ConnectionInfo,
+    name: str,
     destination: Destination,
     columns: Sequence[str] | None,
     names: tuple[str, ...],
@@ -138,6 +140,7 @@ def _copy_all_that_fits(
     task = make_task(destination, encoder, shape, guards, sink, purpose="insert", is_in_a_transaction=is_inside)
     yield Atomic()
     landed, sent = yield from copy_surviving(task, chunk)
+    yield from refuse_if_altered(destination, name)
     yield from sink.close()
     yield Done()
     return CopyResult(rows=landed, bytes=sent, dead_letters=sink.count)

@@ -16,22 +16,17 @@ from pgscale.write.rules import ColumnRule, base_type
 ORDINAL, PLACE = "_pgscale_n", "_pgscale_p"
 # A setting of the transaction that nobody else knows: it counts.
 COUNTED = "pgscale.updated_rows"
-# Types whose min and max are aggregates on every supported server, and cheaper than sorting.
-_HAVE_MIN = frozenset(
+# Types whose equal values are the same: not so numeric (1.0 and 1.00), interval (1 day and 24 hours), citext.
+_SAME_IF_EQUAL = frozenset(
     {
-        "int2",
-        "int4",
-        "int8",
-        "numeric",
-        "float4",
-        "float8",
-        "date",
-        "timestamp",
-        "timestamptz",
-        "time",
-        "interval",
-        "text",
+        *("bool", "int2", "int4", "int8", "oid", "uuid", "bytea"),
+        *("date", "timestamp", "timestamptz", "time", "text", "varchar"),
     }
+)
+# Types whose min and max are aggregates on every supported server, and cheaper than sorting. Of equal values they give
+# the last one, where one row at a time keeps the first; only of floats that is not told apart (0 and -0).
+_HAVE_MIN = frozenset(
+    {"int2", "int4", "int8", "float4", "float8", "date", "timestamp", "timestamptz", "time", "text"},
 )
 
 
@@ -60,19 +55,26 @@ def check_constraints_now() -> sql.Composed:
     return sql.SQL("SET CONSTRAINTS ALL IMMEDIATE").format()
 
 
-def staging_name(oid: int, names: Sequence[str]) -> QName:
-    """Return the session's own staging table for these columns of a table."""
-    return QName(schema="pg_temp", name=f"_pgscale_upsert_{oid}_{zlib.crc32(repr(tuple(names)).encode()):08x}")
+def staging_name(oid: int, columns: Sequence[ColumnFact]) -> QName:
+    """Return the session's own staging table for these columns of a table, as they are now."""
+    shape = repr([(c.name, c.type_name, c.collation) for c in columns])
+    return QName(schema="pg_temp", name=f"_pgscale_upsert_{oid}_{zlib.crc32(shape.encode()):08x}")
 
 
-def create_staging(staging: QName, table: QName, names: Sequence[str]) -> sql.Composed:
+def create_staging(staging: QName, columns: Sequence[ColumnFact]) -> sql.Composed:
     """Return what makes the session's staging table; it is emptied by every COMMIT and stays.
 
-    One a session, not one a batch: dropping it at every commit would bloat the catalogs.
+    One a session, not one a batch: dropping it at every commit would bloat the catalogs. Made of the types that rows
+    are encoded for and not from the table, whose own may be others by now.
     """
-    return sql.SQL(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA"
-    ).format(sql.Identifier(staging.name), _list(names), _name(table))
+    return sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
+        sql.Identifier(staging.name), sql.SQL(", ").join(_declared(c) for c in columns)
+    )
+
+
+def _declared(column: ColumnFact) -> sql.Composed:
+    collate = sql.SQL(" COLLATE {}").format(_server_made(column.collation)) if column.collation else sql.SQL("")
+    return sql.SQL("{} {}{}").format(sql.Identifier(column.name), _server_made(column.type_name), collate)
 
 
 def empty(staging: QName) -> sql.Composed:
@@ -81,7 +83,7 @@ def empty(staging: QName) -> sql.Composed:
 
 def isolation_name(table: QName, oid: int, columns: Sequence[ColumnFact], guards: object) -> QName:
     """Return the session's own table for isolating rows with these columns, as they are now."""
-    shape = repr(([(c.name, c.type_name, c.is_not_null) for c in columns], guards))
+    shape = repr(([(c.name, c.type_name, c.collation, c.is_not_null) for c in columns], guards))
     return QName(schema="pg_temp", name=f"_pgscale_isolate_{oid}_{zlib.crc32(f'{table}{shape}'.encode()):08x}")
 
 
@@ -97,11 +99,7 @@ def create_isolation(
         refuses_nulls: columns are NOT NULL there where they are in the table.
     """
     parts: list[sql.Composable] = [
-        sql.SQL("{} {}{}").format(
-            sql.Identifier(c.name),
-            _server_made(c.type_name),
-            sql.SQL(" NOT NULL" if refuses_nulls and c.is_not_null else ""),
-        )
+        sql.SQL("{}{}").format(_declared(c), sql.SQL(" NOT NULL" if refuses_nulls and c.is_not_null else ""))
         for c in columns
     ]
     parts += [sql.SQL("{} pg_catalog.int8").format(sql.Identifier(n)) for n in (ORDINAL, PLACE)]
@@ -239,7 +237,7 @@ def upsert(
     ).format(
         table=_name(table),
         columns=_list([*keys, *values]),
-        chosen=sql.SQL(", ").join([_list(keys, "s"), *folded]),
+        chosen=sql.SQL(", ").join([*(_keep_first(c, types, source.ordinal) for c in key), *folded]),
         source=source.item,
         groups=sql.SQL(", ").join(groups),
         order=_list(keys, "f"),
@@ -273,14 +271,24 @@ def _fold(one: ColumnRule, types: Mapping[int, TypeFact], ordinal: sql.Composabl
     if one.rule == "add":
         return _typed(sql.SQL("pg_catalog.sum({})").format(value), one.column)
     if one.rule in ("least", "greatest"):
-        if fact.schema == "pg_catalog" and fact.name in _HAVE_MIN:
+        if fact.schema == "pg_catalog" and fact.name in _HAVE_MIN and one.column.is_deterministic:
             aggregate = sql.SQL("pg_catalog.min" if one.rule == "least" else "pg_catalog.max")
             return _typed(sql.SQL("{}({})").format(aggregate, value), one.column)
-        order = sql.SQL("{} {}").format(value, sql.SQL("ASC" if one.rule == "least" else "DESC"))
+        order = sql.SQL("{} {}, {}").format(value, sql.SQL("ASC" if one.rule == "least" else "DESC"), ordinal)
         return _first(value, fact, order, one.column, ignores_nulls=True)
     direction = sql.SQL("DESC" if one.rule in ("set", "coalesce") else "ASC")
     order = sql.SQL("{} {}").format(ordinal, direction)
     return _first(value, fact, order, one.column, ignores_nulls=one.rule in ("keep", "coalesce"))
+
+
+def _keep_first(column: ColumnFact, types: Mapping[int, TypeFact], ordinal: sql.Composable) -> sql.Composed:
+    """Return a column of the key as the first row of a group has it, which is the one that would be inserted."""
+    value, fact = sql.Identifier("s", column.name), base_type(column.type_oid, types)
+    is_same = fact.kind == "e" or (fact.schema == "pg_catalog" and fact.name in _SAME_IF_EQUAL)
+    if is_same and column.is_deterministic:
+        return sql.SQL("{}").format(value)
+    first = _first(value, fact, sql.SQL("{}").format(ordinal), column, ignores_nulls=False)
+    return sql.SQL("{} AS {}").format(first, sql.Identifier(column.name))
 
 
 def _first(

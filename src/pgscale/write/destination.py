@@ -13,6 +13,7 @@ from pgscale.errors import RefusedError, UsageError
 from pgscale.write.composing import NotEncodableError, encoder_of
 from pgscale.write.effects import Fetch, Steps
 from pgscale.write.encoding import Encoder, make_encoder
+from pgscale.write.failures import WriteFailedError
 from pgscale.write.model import ColumnFact, Destination, TypeFact, UniqueKey
 
 QUERIES = named.load("pgscale.write")
@@ -44,6 +45,8 @@ def read_destination(info: psycopg.ConnectionInfo, table: str) -> Steps[Destinat
             is_not_null=row[3],
             is_generated=row[4],
             is_text_only=row[5],
+            collation=row[6],
+            is_deterministic=row[7],
         )
         for row in (yield Fetch(QUERIES.get("read_columns", version), {"oid": oid}))
     )
@@ -72,6 +75,25 @@ def read_destination(info: psycopg.ConnectionInfo, table: str) -> Steps[Destinat
         columns=columns,
         types={f.oid: f for f in facts},
     )
+
+
+def refuse_if_altered(destination: Destination, table: str) -> Steps[None]:
+    """Raise when a column of a table no longer has the type that values were encoded for.
+
+    To be asked after the rows are written and before they are committed: from their COPY on nobody can alter the table,
+    but it may have waited for somebody who did.
+
+    Raises:
+        WriteFailedError: what was written may be garbage, and is to be rolled back.
+    """
+    now: dict[str, int] = dict((yield Fetch(QUERIES.get("read_layout", 0), {"name": table})))
+    for column in destination.columns:
+        if now.get(column.name, column.type_oid) != column.type_oid:
+            raise WriteFailedError(
+                f"Column {column.name} of {destination.table} was given another type while rows were written to it.",
+                consequence="Nothing of this call was written.",
+                hint="Write them again.",
+            )
 
 
 def encoder_for(destination: Destination, names: Sequence[str] | None) -> Encoder:

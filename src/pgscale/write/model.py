@@ -19,6 +19,8 @@ class ColumnFact:
 
     Args:
         is_text_only: the server cannot read its type in binary, and so takes no binary COPY into the table at all.
+        collation: as SQL names it, where it is another than its type's; else empty.
+        is_deterministic: texts that are equal by its collation are the same.
     """
 
     name: str
@@ -27,6 +29,8 @@ class ColumnFact:
     is_not_null: bool
     is_generated: bool
     is_text_only: bool
+    collation: str
+    is_deterministic: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,18 @@ WHERE c.oid = pg_catalog.to_regclass(%(name)s)
 -- name: read_columns
 SELECT a.attname::text AS name, a.atttypid::pg_catalog.int8 AS type_oid,
   pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
-  a.attnotnull AS is_not_null, (a.attgenerated <> '') AS is_generated, (t.typreceive = 0) AS is_text_only
+  a.attnotnull AS is_not_null, (a.attgenerated <> '') AS is_generated, (t.typreceive = 0) AS is_text_only,
+  CASE WHEN a.attcollation IN (0, t.typcollation) THEN ''
+    ELSE pg_catalog.format('%%I.%%I', n.nspname, c.collname) END AS collation,
+  COALESCE(c.collisdeterministic, true) AS is_deterministic
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
 WHERE a.attrelid = %(oid)s::pg_catalog.int8::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
+
+-- name: read_layout
+SELECT a.attname::text, a.atttypid::pg_catalog.int8 FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = pg_catalog.to_regclass(%(name)s) AND a.attnum > 0 AND NOT a.attisdropped
 
 -- name: read_types
 WITH RECURSIVE wanted AS (

@@ -115,6 +115,7 @@ def upsert_steps(
     destination = yield from read_destination(info, table)
     known = yield from read_unique_keys(info, destination.oid)
     arbiter = arbiter_of(destination, known, key)
+    key = in_the_order_of(destination, key)
     chunk: Chunk = yield Pull(MOST_UNNESTED_ROWS + 1)
     if not chunk:
         return UpsertResult(rows=0, inserted=0, updated=0)
@@ -168,7 +169,7 @@ def upsert_steps(
         yield Done()
     else:
         yield Atomic()
-        staging = ddl.staging_name(destination.oid, encoder.names)
+        staging = ddl.staging_name(destination.oid, encoder.columns)
         given = yield from _stage(destination, staging, encoder, shape, chunk)
         inserted, updated = yield from merge(ddl.staged(staging))
         yield Done()
@@ -183,13 +184,18 @@ def _stage(destination: Destination, staging: QName, encoder: Encoder, shape: Sh
             consequence="Nothing was written.",
             hint="GRANT TEMPORARY ON DATABASE … TO this role.",
         )
-    yield Fetch(ddl.create_staging(staging, destination.table, encoder.names))
+    yield Fetch(ddl.create_staging(staging, encoder.columns))
     # In a transaction of the caller's, rows of an earlier call may still be there; a COMMIT empties it by itself.
     yield Fetch(ddl.empty(staging))
     yield Begin(ddl.copy_statement(staging, encoder.names))
     yield from send(encoder, shape, chunk)
     given: int = yield End()
     return given
+
+
+def in_the_order_of(destination: Destination, key: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a key in the order of the table's: keys are locked in it, and all writers need the same."""
+    return tuple(column.name for column in destination.columns if column.name in key)
 
 
 def _can_be_unnested(destination: Destination, encoder: Encoder) -> bool:

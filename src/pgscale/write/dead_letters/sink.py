@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
+from pgscale.core.durable import sync_directory
 from pgscale.errors import PgscaleError, UsageError
 from pgscale.write.dead_letters.model import DeadLetter
 from pgscale.write.dead_letters.storing import ensure_table, record, save
@@ -190,12 +191,15 @@ class Letters:
 
 
 def _append(path: Path, lines: IO[bytes]) -> None:
+    is_new = not path.exists()
     try:
         with path.open("ab") as file:
             while block := lines.read(_SPOOL_BYTES):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            sync_directory(path.absolute().parent)
     except OSError as error:
         raise UsageError(
             f"The dead letters cannot be written to {path}: {error.strerror}.",

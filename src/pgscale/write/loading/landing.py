@@ -15,14 +15,16 @@ from pgscale.connect.session import Session
 from pgscale.core.model import QName
 from pgscale.errors import PgscaleError
 from pgscale.write import ddl as write_ddl
-from pgscale.write.failures import blames_a_value
+from pgscale.write.destination import refuse_if_altered
+from pgscale.write.effects import drive
+from pgscale.write.isolating import blames_a_row
 from pgscale.write.loading import ddl, store
 from pgscale.write.loading.model import BadRecordError, Counts, LoadedRowError, Part, Reject
 from pgscale.write.loading.rejects import RejectsFile
+from pgscale.write.model import Destination
+from pgscale.write.sources import Rows
 
 _LINE = re.compile(r"^COPY .*?, line (\d+)(?:, column ([^:\n]+))?", re.MULTILINE)
-# Data, integrity, check option, limits of a program, and what a trigger raises: the row's fault, not the database's.
-_ROWS_FAULT = ("22", "23", "44", "54", "P0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,14 @@ class Target:
     Args:
         shown: the table as displayed; unit: what a record is called: `line` or `row`.
         copy: the COPY into the table, or into the staging table of `merge`.
+        encoded_for: what the rows are encoded for, where they do not go as text.
     """
 
     shown: str
     unit: str
     copy: sql.Composed
     merge: Merge | None
+    encoded_for: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,7 @@ def land(
 def _whole(session: Session, load_id: int, target: Target, part: Part, kill_point: Callable[[str], None]) -> Counts:
     with session.transaction():
         counts = _write(session, target, part, 0, None)
+        _check_types(session, target)
         kill_point("load:copied")
         store.mark(session, load_id, part, counts)
         kill_point("load:marked")
@@ -112,6 +117,7 @@ def _without_bad(
     with session.transaction():
         session.execute(ddl.all_constraints_now())
         counts, bad = _isolate(session, target, part, error, stop_at_first=rejects is None)
+        _check_types(session, target)
         if rejects is None and bad:
             raise _no_rejects(target, bad[0])
         kill_point("load:copied")
@@ -123,6 +129,12 @@ def _without_bad(
         kill_point("load:marked")
     kill_point("load:committed")
     return counts
+
+
+def _check_types(session: Session, target: Target) -> None:
+    """Raise when values were encoded for columns that have other types by now."""
+    if target.encoded_for is not None:
+        drive(refuse_if_altered(target.encoded_for, target.shown), session, Rows(()))
 
 
 def _no_rejects(target: Target, one: Reject) -> PgscaleError:
@@ -218,9 +230,7 @@ def _copy(session: Session, statement: sql.Composed, blocks: Iterable[bytes]) ->
 
 
 def _is_rows_fault(error: psycopg.Error | BadRecordError) -> bool:
-    if isinstance(error, BadRecordError):
-        return True
-    return (error.sqlstate or "")[:2] in _ROWS_FAULT or blames_a_value(error)
+    return isinstance(error, BadRecordError) or blames_a_row(error)
 
 
 def _culprit(part: Part, error: psycopg.Error | BadRecordError, low: int, high: int) -> _Culprit:

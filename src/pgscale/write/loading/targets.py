@@ -12,7 +12,7 @@ from pgscale.write.loading.landing import Merge, Target
 from pgscale.write.loading.model import LoadOptions
 from pgscale.write.model import ColumnFact, Destination, UniqueKey
 from pgscale.write.rules import ColumnRule, choose_rules, find_overwritten_counters
-from pgscale.write.upserting import arbiter_of
+from pgscale.write.upserting import arbiter_of, in_the_order_of
 
 # Rules by which the result does not depend on which of two rows comes first.
 ORDER_FREE = frozenset({"add", "least", "greatest"})
@@ -91,17 +91,18 @@ def make_target(
             if is_binary
             else ddl.copy_lines(destination.table, names, options)
         )
-        return Target(shown=str(destination.table), unit=unit, copy=copy, merge=None), ()
+        encoded_for = destination if is_binary else None
+        return Target(shown=str(destination.table), unit=unit, copy=copy, merge=None, encoded_for=encoded_for), ()
     arbiter = arbiter_of(destination, tuple(keys), options.key)
     if missing := [name for name in options.key if name not in names]:
         raise UsageError(f"The file has no column {', '.join(missing)}, which is of the key.")
     columns = [c for name in names if (c := destination.column(name)) is not None]
     rules = choose_rules(columns, options.key, options.rules, destination.types)
-    staging = write_ddl.staging_name(destination.oid, names)
+    staging = write_ddl.staging_name(destination.oid, columns)
     statement = write_ddl.upsert(
         destination.table,
         write_ddl.staged(staging),
-        _named(columns, options.key),
+        _named(columns, in_the_order_of(destination, options.key)),
         rules,
         destination.types,
         nulls_are_equal=arbiter.nulls_are_equal,
@@ -109,7 +110,7 @@ def make_target(
     )
     merge = Merge(
         staging=staging,
-        create=write_ddl.create_staging(staging, destination.table, names),
+        create=write_ddl.create_staging(staging, columns),
         statement=statement,
         counts_updates=destination.kind == "p",
     )
