@@ -141,7 +141,8 @@ def test_a_record_gives_back_what_went_in() -> None:
     }
     for _ in range(2):
         ((lane, shape, values),) = parse(encoder.encode(row), check=True)
-        (names,), (found,) = decoder.decode([shape], [values])
+        decoded = decoder.decode([shape], [values])
+        (names,), (found,) = decoded.names, decoded.rows
         assert lane == 0
         assert names == tuple(row)
         assert list(map(repr, found)) == list(map(repr, row.values()))

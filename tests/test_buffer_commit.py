@@ -178,3 +178,30 @@ def test_a_break_is_told_to_those_that_were_in_it() -> None:
     _join(threads)
     assert sorted(e.__name__ for e in errors) == ["BufferFailedError"] * 4 + ["ZeroDivisionError"]
     assert BufferFailedError in errors
+
+
+def test_a_break_leaves_no_coroutine_waiting() -> None:
+    """Nobody's own thread leads for coroutines: when it breaks, those that wait are still led for."""
+    gate, calls = threading.Event(), []
+
+    def store(records: list[bytes], deadline: float) -> None:
+        gate.wait(30)
+        calls.append(len(records))
+        if len(calls) == 1:
+            raise ZeroDivisionError
+
+    async def work() -> list[BaseException | None]:
+        group = GroupCommit(store, most_bytes=1)
+        puts = [asyncio.create_task(group.acommit([b"x"], 30)) for _ in range(5)]
+        while len(group._waiting) < 4:
+            await asyncio.sleep(0.001)
+        gate.set()
+        found = await asyncio.wait_for(asyncio.gather(*puts, return_exceptions=True), 30)
+        await asyncio.wait_for(group.acommit([b"x"], 30), 30)
+        group.close()
+        return found
+
+    found = asyncio.run(work())
+    assert [type(error) for error in found] == [BufferFailedError, *[type(None)] * 4]
+    assert isinstance(found[0].__cause__, ZeroDivisionError)
+    assert len(calls) == 6

@@ -96,7 +96,7 @@ def read_all(spool: Path, positions: dict[int, int] | None = None, *, skips: boo
         log.skip_damaged(skips)
         positions = positions or dict.fromkeys(range(4), log.first_position())
         while len(batch := log.read(positions, 100)):
-            found += [row[0] for row in decoder.decode(batch.shapes, batch.values)[1]]
+            found += [row[0] for row in decoder.decode(batch.shapes, batch.values).rows]
             positions = batch.positions
     return found
 

@@ -14,8 +14,9 @@ from pgscale.connect.session import CONTROL, open_session
 from pgscale.core.model import Json, Report
 from pgscale.core.units import format_bytes, format_count, format_duration
 from pgscale.errors import RefusedError
-from pgscale.write.buffer import Drained, Drainer, SpoolLog, open_log
+from pgscale.write.buffer import Drained, Drainer, Log, SpoolLog, open_log
 from pgscale.write.buffer.model import SURVIVES
+from pgscale.write.buffer.opening import shown
 from pgscale.write.buffer.status import BufferStatus, rewind
 from pgscale.write.buffer.status import status as read_status
 
@@ -38,19 +39,20 @@ def drain(
     # A drainer waits out a server that is away; one that was never there is a mistake in the call.
     open_session(conninfo, CONTROL).close()
     with ExitStack() as stack, _until_told() as stop:
-        logs = [open_log(where) for _ in range(workers)]
-        for log in logs:
-            stack.callback(log.close)
-            log.skip_damaged(skip_damaged)
+        logs: list[Log] = []
+        for _ in range(workers):
+            logs.append(open_log(where))
+            stack.callback(logs[-1].close)
+            logs[-1].skip_damaged(skip_damaged)
         drainers = [Drainer(log, deliveries=deliveries, begin_here=begin_here) for log in logs]
         tell(
-            f"Landing events of {where} in {logs[0].target.table}"
+            f"Landing events of {shown(where)} in {logs[0].target.table}"
             + ("." if until_empty else "; Ctrl-C or SIGTERM ends it after the present batch.")
         )
         failures = _run_all(drainers, conninfo, stop, tell, until_empty=until_empty)
         if failures:
             raise failures[0]
-        notes = [note for log in logs for note in log.notes_of_reading]
+        notes = list(dict.fromkeys(note for log in logs for note in log.notes_of_reading))
     done = [d.drained for d in drainers]
     total = Drained(
         events=sum(d.events for d in done), dead=sum(d.dead for d in done), retries=sum(d.retries for d in done)
@@ -114,7 +116,7 @@ def status(dsn: str | None, where: str) -> Report:
             found = read_status(log, session)
     finally:
         log.close()
-    bad = bool(found.last_error) or any("damaged" in note for note in found.notes)
+    bad = bool(found.last_error) or any("damaged" in note or "not the one" in note for note in found.notes)
     return Report(data={**found.to_json()}, text=_text(found), exit_code=1 if bad else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,17 @@ from pgscale.write.buffer.spool.log import SpoolLog
 from pgscale.write.buffer.spool.meta import SpoolOptions
 
 TIMEOUT_S = 30.0
+# All that this process has, for a child that it forks.
+_OPEN: weakref.WeakSet[BufferBase] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for buffer in list(_OPEN):
+        buffer.begin_anew()
+
+
+# Whoever led or waited in the parent is not in the child; and only here no thread of the child can come in between.
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class BufferBase:
@@ -63,19 +75,17 @@ class BufferBase:
         target = Target(table=table, key=columns, lanes=lanes, merge=merge)
         self.log = _open(level, target, path, url, options)
         self.timeout_s = timeout_s
-        self._pid = os.getpid()
-        self._encoder = RecordEncoder(columns, lanes)
-        most = options.segment_bytes // 4 if options is not None else MOST_GROUP_BYTES
+        self._encoder = RecordEncoder(columns, lanes, () if merge is None else merge.key)
+        # What the spool was made with counts, not what is said now.
+        most = self.log.options.segment_bytes // 4 if isinstance(self.log, SpoolLog) else MOST_GROUP_BYTES
         self._most_bytes = min(MOST_GROUP_BYTES, most)
         self._commit = GroupCommit(self.log.append, self._most_bytes)
         self._single = Receipt(events=1, level=self.log.level, durability=self.log.durability)
+        _OPEN.add(self)
 
-    def _group(self) -> GroupCommit:
-        if self._pid != os.getpid():
-            # Whoever led or waited in the parent is not here.
-            self._commit = GroupCommit(self.log.append, self._most_bytes)
-            self._pid = os.getpid()
-        return self._commit
+    def begin_anew(self) -> None:
+        """In a child just forked: nobody writes, and nobody waits."""
+        self._commit = GroupCommit(self.log.append, self._most_bytes)
 
     def _receipt(self, events: int) -> Receipt:
         # Most puts are of one event, and most receipts the same as the last.
@@ -118,7 +128,7 @@ class Buffer(BufferBase):
             BufferFullError: there was no room in time; it is not stored.
             BufferFailedError: the disk or the server failed; whether it is stored is not known.
         """
-        self._group().commit([self._encoder.encode(row)], self.timeout_s)
+        self._commit.commit([self._encoder.encode(row)], self.timeout_s)
         return self._receipt(1)
 
     def put_many(self, rows: Iterable[object]) -> Receipt:
@@ -130,7 +140,7 @@ class Buffer(BufferBase):
         stored = 0
         for part in self._parts(rows):
             try:
-                self._group().commit(part, self.timeout_s)
+                self._commit.commit(part, self.timeout_s)
             except (BufferFullError, BufferFailedError) as error:
                 raise _with_stored(error, stored) from error
             stored += len(part)
@@ -155,7 +165,7 @@ class AsyncBuffer(BufferBase):
 
     async def put(self, row: object) -> Receipt:
         """As Buffer.put."""
-        await self._group().acommit([self._encoder.encode(row)], self.timeout_s)
+        await self._commit.acommit([self._encoder.encode(row)], self.timeout_s)
         return self._receipt(1)
 
     async def put_many(self, rows: Iterable[object]) -> Receipt:
@@ -163,7 +173,7 @@ class AsyncBuffer(BufferBase):
         stored = 0
         for part in self._parts(rows):
             try:
-                await self._group().acommit(part, self.timeout_s)
+                await self._commit.acommit(part, self.timeout_s)
             except (BufferFullError, BufferFailedError) as error:
                 raise _with_stored(error, stored) from error
             stored += len(part)

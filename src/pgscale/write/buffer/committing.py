@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from pgscale.errors import PgscaleError
 from pgscale.write.buffer.model import BufferFailedError
@@ -90,7 +91,14 @@ class GroupCommit:
             self._waiting.append(ticket)
             leads, self._is_led = not self._is_led, True
         if leads:
-            self._lead_in_thread()
+            try:
+                self._lead_in_thread()
+            except RuntimeError as error:
+                self._resign(ticket)
+                raise BufferFailedError(
+                    f"No thread can be started to write to the buffer ({error}).",
+                    consequence="Nothing of the call was stored.",
+                ) from error
         await future
 
     def close(self) -> None:
@@ -119,10 +127,23 @@ class GroupCommit:
         while self._lead(None):
             pass
 
+    def _resign(self, ticket: Ticket) -> None:
+        """Leave the lead to whoever comes next, and take the ticket back if nobody has it."""
+        with self._mutex:
+            self._is_led = False
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+
     def _lead(self, own: Ticket | None) -> bool:
-        """Store one group; hand the lead on. Return whether to go on, where the leader is nobody's ticket."""
+        """Store one group; hand the lead on. Return whether to go on, where the leader is nobody's ticket.
+
+        Whatever goes wrong, those of the group are told, and somebody leads as long as anybody waits.
+        """
         group, records = self._take()
+        if not group:
+            return False
         error: BaseException | None = None
+        goes_on = False
         try:
             self._store(records, max(ticket.deadline for ticket in group))
         except PgscaleError as failed:
@@ -132,10 +153,15 @@ class GroupCommit:
                 f"A write to the buffer was broken off ({type(failed).__name__}: {failed}).",
                 consequence="Whether its events are in is not known.",
             )
-            raise
+            error.__cause__ = failed
+            if own is not None:
+                # A Ctrl-C is for the thread that it came to.
+                raise
         finally:
-            goes_on = self._hand_on(in_thread=own is None)
-            self._tell(group, own, error)
+            try:
+                goes_on = self._hand_on(in_thread=own is None)
+            finally:
+                self._tell(group, own, error)
         return goes_on
 
     def _take(self) -> tuple[list[Ticket], list[bytes]]:
@@ -185,7 +211,8 @@ class GroupCommit:
         if first is not None:
             first.release()
         for loop, futures in loops.items():
-            if not loop.is_closed():
+            # A loop that is closed meanwhile has nobody left that waits.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_resolve, futures, error)
 
 

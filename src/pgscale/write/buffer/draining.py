@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from pgscale.connect.dsn import redact, resolve_dsn
 from pgscale.errors import ConnectError, PgscaleError, UsageError
@@ -20,7 +21,7 @@ from pgscale.write.buffer import positions
 from pgscale.write.buffer.landing import Landed, Rules, land
 from pgscale.write.buffer.model import BufferDamagedError, Log
 from pgscale.write.buffer.records import RecordDecoder
-from pgscale.write.effects import Atomic, Done, Fetch, Steps, drive, drive_async
+from pgscale.write.effects import Atomic, Done, Steps, drive, drive_async
 from pgscale.write.failures import WriteFailedError
 from pgscale.write.sources import AsyncRows, Rows
 
@@ -31,12 +32,16 @@ CALM_ROUNDS = 50
 # Between looks into an empty log, and before lanes that others have are asked for again.
 IDLE_S, LONGEST_IDLE_S, TAKEN_S = 0.005, 0.1, 0.005
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 5.0
+# While there is nothing to land: between questions to the database whether it still stands where this drainer thinks.
+LOOK_AGAIN_S = 10.0
 # SET of the drainer's own session: a dead drainer's locks are not to outlive it for long.
 _SETTINGS = (
     b"SET idle_in_transaction_session_timeout = '60s'; SET client_connection_check_interval = '1s';"
     b" SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
-    b" SET lock_timeout = '30s'; SET statement_timeout = '300s'"
+    b" SET lock_timeout = '30s'; SET statement_timeout = '300s'; SET default_transaction_isolation = 'read committed'"
 )
+# Of libpq: a server that has vanished is to be known within half a minute, and not when the kernel gives up.
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +99,13 @@ class Drainer:
         self.log = log
         self._deliveries = deliveries
         self._begins_here = begin_here
-        self._most = self._largest = batch
+        self._most = self._largest = self._size = batch
         self._decoder = RecordDecoder()
         self._lanes = log.target.lanes
         self._calm = 0
+        # Where the lanes stand, as far as this drainer knows; empty when it has yet to ask.
         self._known: dict[int, int] = {}
+        self._look_again_at = 0.0
         self._landed_at: deque[tuple[float, int]] = deque()
         self.events = self.dead = self.retries = 0
         self.last_error = ""
@@ -107,14 +114,18 @@ class Drainer:
         """Land one batch on a connection in autocommit.
 
         Raises:
+            UsageError: the connection is in a transaction, or begins one by itself: what is landed would be removed
+                from the log before anybody commits it.
             PgscaleError, psycopg.Error: nothing was landed, or whether it was is not known: the next call finds out.
         """
+        _check(connection)
         if not self._known:
             drive(self._begin(connection.info), connection, Rows(()))
         return drive(self._once(connection.info), connection, Rows(()))
 
     async def adrain_once(self, connection: psycopg.AsyncConnection[Any]) -> Landed:
         """As drain_once."""
+        _check(connection)
         if not self._known:
             await drive_async(self._begin(connection.info), connection, AsyncRows(()))
         return await drive_async(self._once(connection.info), connection, AsyncRows(()))
@@ -153,10 +164,10 @@ class Drainer:
                     case _Run(steps):
                         try:
                             if connection is None or connection.closed:
-                                connection = psycopg.connect(conninfo, **_OPTIONS)
+                                connection = psycopg.connect(conninfo, **_options(conninfo))
                                 connection.execute(_SETTINGS)
                             answer = drive(steps(connection.info), connection, Rows(()))
-                        except (psycopg.Error, PgscaleError) as error:
+                        except (psycopg.Error, PgscaleError, MemoryError) as error:
                             if connection is not None and _is_lost(error):
                                 connection.close()
                             answer = error
@@ -192,10 +203,10 @@ class Drainer:
                     case _Run(steps):
                         try:
                             if connection is None or connection.closed:
-                                connection = await psycopg.AsyncConnection.connect(conninfo, **_OPTIONS)
+                                connection = await psycopg.AsyncConnection.connect(conninfo, **_options(conninfo))
                                 await connection.execute(_SETTINGS)
                             answer = await drive_async(steps(connection.info), connection, AsyncRows(()))
-                        except (psycopg.Error, PgscaleError) as error:
+                        except (psycopg.Error, PgscaleError, MemoryError) as error:
                             if connection is not None and _is_lost(error):
                                 await connection.close()
                             answer = error
@@ -213,18 +224,22 @@ class Drainer:
             if not self._known:
                 answer = yield _Run(self._begin)
             elif not (answer := (yield _Look(self._has_events))):
-                if until_empty:
-                    # What others hold is not landed yet: ask the database, which waits for nobody.
+                if self.last_error:
+                    # It was trouble with the log, and it is over: nothing else would say so.
+                    answer = yield _Run(self._clear)
+                elif until_empty or time.monotonic() >= self._look_again_at:
+                    # What others hold is not landed yet, and a database that was restored knows less than this drainer:
+                    # ask it, which waits for nobody.
                     answer = yield _Run(self._read_known)
-                    if not isinstance(answer, Exception) and not (yield _Look(self._has_events)):
+                    if until_empty and answer is None and self._known and not (yield _Look(self._has_events)):
                         break
-                else:
+                if not until_empty and not isinstance(answer, Exception):
                     is_over = yield _Pause(idle_s)
                     idle_s = min(idle_s * 2, LONGEST_IDLE_S)
                     continue
             elif not isinstance(answer, Exception):
                 idle_s = IDLE_S
-                began = time.monotonic()
+                began, self._size = time.monotonic(), self._most
                 answer = yield _Run(self._once)
                 self._adapt(answer, time.monotonic() - began)
             if isinstance(answer, BufferDamagedError):
@@ -246,6 +261,9 @@ class Drainer:
                     is_over = yield _Pause(wait_s)
                     wait_s = min(wait_s * 2, LONGEST_RETRY_S)
                     continue
+                if answer.lanes == 0:
+                    # Others have them all; or they are not there any more.
+                    yield _Run(self._read_known)
                 is_over = yield _Pause(TAKEN_S if answer.lanes == 0 else 0)
             wait_s = FIRST_RETRY_S
         return self.drained
@@ -287,10 +305,18 @@ class Drainer:
 
     def _read_known(self, info: psycopg.ConnectionInfo) -> Steps[None]:
         del info
+        # Empty where the rows are gone, with the database or from it: then all begins anew.
         self._known = yield from positions.read_positions(self.log.buffer)
+        self._look_again_at = time.monotonic() + LOOK_AGAIN_S
 
     def _once(self, info: psycopg.ConnectionInfo) -> Steps[Landed]:
-        rules = Rules(most=self._most, lanes=self._lanes, deliveries=self._deliveries, rate_per_s=self.rate_per_s)
+        rules = Rules(
+            most=self._most,
+            lanes=self._lanes,
+            deliveries=self._deliveries,
+            on_read=self._note_size,
+            rate_per_s=self.rate_per_s,
+        )
         landed = yield from land(info, self.log, self._decoder, rules)
         self._known.update(landed.positions)
         self.last_error = ""
@@ -301,21 +327,32 @@ class Drainer:
         return landed
 
     def _note(self, error: Exception, info: psycopg.ConnectionInfo) -> Steps[None]:
-        """Let the database know why it does not go on, for `status`."""
+        yield from positions.note_error(info, self.log.buffer, error)
+
+    def _clear(self, info: psycopg.ConnectionInfo) -> Steps[None]:
         del info
-        yield Fetch(positions.query("note_error"), {"buffer": self.log.buffer, "error": str(error)[:1000]})
+        yield from positions.clear_error(self.log.buffer)
+        self.last_error = ""
 
     def _failed(self, error: Exception, conninfo: str) -> None:
         self.retries += 1
+        if isinstance(error, psycopg.errors.UndefinedTable):
+            # Our own: somebody dropped it, or this is another database behind the same name.
+            self._known = {}
         self.last_error = redact(" ".join(str(error).split()), conninfo)
+
+    def _note_size(self, events: int) -> None:
+        self._size = events
 
     def _adapt(self, answer: object, took_s: float) -> None:
         """Fit the batch to the time it should take, and the lanes to how many drainers there are."""
         if not isinstance(answer, Landed):
+            # Perhaps it is too much for a timeout, or for somebody's memory.
+            self._most = max(1, min(self._most, self._size) // 2)
             return
         if took_s > 1.5 * TARGET_S:
             self._most = max(self._most // 2, min(FEWEST_EVENTS, self._largest))
-        elif answer.events >= self._most and took_s < TARGET_S / 2:
+        elif answer.events + answer.dead >= self._most and took_s < TARGET_S / 2:
             self._most = min(self._most * 2, self._largest)
         lanes = self.log.target.lanes
         if answer.lanes < min(self._lanes, lanes):
@@ -335,6 +372,21 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+def _options(conninfo: str) -> dict[str, Any]:
+    given = conninfo_to_dict(conninfo)
+    return {**_OPTIONS, **{name: value for name, value in _KEEPALIVES.items() if name not in given}}
+
+
+def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    is_idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    if not connection.autocommit or not is_idle:
+        raise UsageError(
+            "A drainer commits what it lands, so its connection is in autocommit and in no transaction.",
+            consequence="Nothing was landed.",
+            hint="psycopg.connect(…, autocommit=True)",
+        )
+
+
 def _tried(function: Callable[[], Any]) -> Any:
     try:
         return function()
@@ -344,5 +396,10 @@ def _tried(function: Callable[[], Any]) -> Any:
 
 def _is_lost(error: Exception) -> bool:
     """Tell whether the connection may be of no use any more, and the outcome of its COMMIT unknown."""
+    if isinstance(error, ConnectError):
+        return True
     cause = error.__cause__ if isinstance(error, WriteFailedError) else error
-    return isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError, ConnectError))
+    if not isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return False
+    # A lock or a statement that took too long, a deadlock, a full disk: said by the server on a connection that lives.
+    return cause.sqlstate is None or cause.sqlstate.startswith(("08", "57P"))

@@ -24,6 +24,10 @@ SURVIVES: Mapping[Durability, str] = {
 }
 
 
+# What a batch may have of values: more of them would not land faster, and a drainer has them in memory several times.
+MOST_BATCH_BYTES = 16 << 20
+
+
 class BufferFullError(PgscaleError):
     """There is no room for more events, and none came while the call waited. None of the call is lost: none is in.
 
@@ -192,7 +196,9 @@ class Log(Protocol):
         ...
 
     def read(self, positions: Mapping[int, int], most: int) -> Batch:
-        """Return events of these lanes from their positions on, in order; only what is durable.
+        """Return events of these lanes from their positions on, in order: at most so many, and not many bytes.
+
+        What is written and not yet durable may be among them; its position is never used for another event.
 
         Raises:
             BufferDamagedError: what should be there is not, or is not what was written.

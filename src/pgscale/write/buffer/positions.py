@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from uuid import UUID
 
@@ -37,13 +37,22 @@ class LaneRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A lane that is locked until the end of the transaction; `tries`: of the event at its position, so far."""
+
+    lane: int
+    position: int
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """What a batch did to its lanes."""
+    """What a batch did to its lanes; `tries` of those that are not in it stay."""
 
     positions: Mapping[int, int]
-    landed: Mapping[int, int]
-    dead: Mapping[int, int]
-    tries: int = 0
+    landed: Mapping[int, int] = field(default_factory=dict[int, int])
+    dead: Mapping[int, int] = field(default_factory=dict[int, int])
+    tries: Mapping[int, int] = field(default_factory=dict[int, int])
     retries: int = 0
     rate_per_s: float = 0.0
     error: str | None = None
@@ -82,10 +91,18 @@ def insert_lanes(buffer: UUID, lanes: int, position: int) -> Steps[None]:
     yield Fetch(query("insert_lanes"), {"buffer": buffer, "lanes": lanes, "position": position})
 
 
-def claim(buffer: UUID, most: int) -> Steps[list[tuple[int, int, int]]]:
-    """Lock lanes until the end of the transaction; return (lane, position, tries) of each."""
+def commit_durably() -> Steps[None]:
+    """Have the COMMIT of this transaction wait for the server's disk, whatever the role's settings are.
+
+    What is landed is removed from the log: a COMMIT that a crash of the server takes back would lose it.
+    """
+    yield Fetch(query("commit_durably"))
+
+
+def claim(buffer: UUID, most: int) -> Steps[list[Claimed]]:
+    """Lock lanes until the end of the transaction."""
     rows = yield Fetch(query("claim_lanes"), {"buffer": buffer, "most": most})
-    return [(lane, int(position), tries) for lane, position, tries in rows]
+    return [Claimed(lane=lane, position=int(position), tries=tries) for lane, position, tries in rows]
 
 
 def read_positions(buffer: UUID) -> Steps[dict[int, int]]:
@@ -93,7 +110,24 @@ def read_positions(buffer: UUID) -> Steps[dict[int, int]]:
     return {lane: int(position) for lane, position in rows}
 
 
-def advance(buffer: UUID, done: Advance) -> Steps[None]:
+def shown(error: object, info: psycopg.ConnectionInfo) -> str:
+    """Return an error as text that the database takes: it may quote what an event brought."""
+    text = str(error)[:1000].replace("\0", "\\0")
+    is_utf8 = info.parameter_status("server_encoding") == "UTF8"
+    return text.encode("utf-8" if is_utf8 else "ascii", "backslashreplace").decode()
+
+
+def note_error(info: psycopg.ConnectionInfo, buffer: UUID, error: object) -> Steps[None]:
+    """Let the database know why a drainer does not go on, for `status`."""
+    yield Fetch(query("note_error"), {"buffer": buffer, "error": shown(error, info)})
+
+
+def clear_error(buffer: UUID) -> Steps[None]:
+    """Let the database know that it goes on, though there is nothing to land just now."""
+    yield Fetch(query("clear_error"), {"buffer": buffer})
+
+
+def advance(info: psycopg.ConnectionInfo, buffer: UUID, done: Advance) -> Steps[None]:
     """Write where the lanes stand now, with the counts of the batch."""
     lanes: Sequence[int] = list(done.positions)
     yield Fetch(
@@ -104,10 +138,10 @@ def advance(buffer: UUID, done: Advance) -> Steps[None]:
             "positions": [done.positions[lane] for lane in lanes],
             "landed": [done.landed.get(lane, 0) for lane in lanes],
             "dead": [done.dead.get(lane, 0) for lane in lanes],
-            "tries": done.tries,
+            "tries": [done.tries.get(lane) for lane in lanes],
             "retries": done.retries,
             "rate": done.rate_per_s,
-            "error": done.error,
+            "error": None if done.error is None else shown(done.error, info),
         },
     )
 

@@ -9,10 +9,13 @@ few shapes, so what a shape needs is worked out once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
+import enum
 import itertools
 import json
+import numbers
 import struct
 import uuid
 import zlib
@@ -22,6 +25,7 @@ from json.encoder import encode_basestring
 from typing import Any, cast
 
 from pgscale.errors import UsageError
+from pgscale.write.dead_letters.model import WHOLE
 from pgscale.write.dead_letters.tagging import from_json, to_json
 from pgscale.write.model import RowError
 
@@ -60,6 +64,41 @@ _REVIVE: Mapping[str, Callable[[Any], Any]] = {
 
 class _NotPlainError(Exception):
     """A dict or list holds what JSON cannot."""
+
+
+def _tagged(value: object) -> Any:
+    """Return a value as JSON with tags that is known to come back.
+
+    Raises:
+        ValueError: it would not: what is acknowledged must be of use to whoever drains it.
+    """
+    made = to_json(value)
+    try:
+        from_json(json.loads(json.dumps(made)))
+    except Exception as error:
+        kind = type(value)
+        raise ValueError(f"a value of type {kind.__module__}.{kind.__qualname__} would not come back") from error
+    return made
+
+
+def key_text(values: Sequence[Any]) -> str:
+    """Return a text that is the same for keys that are equal to the database, whatever types of Python they are of."""
+    return "\0".join([value if value.__class__ is str else _part_of_key(value) for value in values])
+
+
+def _part_of_key(value: Any) -> str:
+    if value.__class__ is int:
+        return str(hash(value))
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, numbers.Number):
+        # 1, True, 1.0 and Decimal("1.00") are equal, and so are their hashes; a NaN's is another each time.
+        return str(hash(value)) if value == value else "nan"  # noqa: PLR0124 because that is how a NaN is known
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value.astimezone(dt.UTC).isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(cast("bytes", value)).hex()
+    return str(value)
 
 
 def _plain(value: Any) -> Any:
@@ -103,7 +142,7 @@ def _shape(names: Sequence[str], kinds: Sequence[type], *, tagged: bool = False)
         raise RowError(0, None, "its column names are longer than 64 kB")
     values = [f"v{number}" for number in range(len(pieces))]
     parts = ",".join(piece.format(v=value) for (_, piece), value in zip(pieces, values, strict=True))
-    scope = {"quoted": encode_basestring, "dumps": _dumps, "plain": _plain, "tag": to_json}
+    scope = {"quoted": encode_basestring, "dumps": _dumps, "plain": _plain, "tag": _tagged}
     source = f"lambda {', '.join(values)}: f'''[{parts}]'''"
     return _Shape(text, eval(source, scope))  # noqa: S307 because the source holds our own constants and numbers only
 
@@ -113,10 +152,12 @@ class RecordEncoder:
 
     Args:
         key: the columns that choose the lane; without any, lanes take turns.
+        needs: columns without which a row cannot be merged.
     """
 
-    def __init__(self, key: Sequence[str], lanes: int) -> None:
+    def __init__(self, key: Sequence[str], lanes: int, needs: Sequence[str] = ()) -> None:
         self._key = tuple(key)
+        self._needs = frozenset(needs)
         self._lanes = lanes
         self._turn = itertools.count()
         self._shapes: dict[tuple[tuple[str, ...], tuple[type, ...]], _Shape] = {}
@@ -133,20 +174,23 @@ class RecordEncoder:
         """
         named = cast("dict[str, Any]", row) if row.__class__ is dict else _named(row)
         kinds = (tuple(named), tuple(map(type, named.values())))
-        shape = self._shapes.get(kinds) or self._remember(kinds)
+        shape = self._shapes.get(kinds) or self._remember(kinds, index)
         try:
-            body = shape.text + shape.write(*named.values()).encode()
-        except _NotPlainError:
-            shape = _shape(*kinds, tagged=True)
-            body = shape.text + shape.write(*named.values()).encode()
+            try:
+                body = shape.text + shape.write(*named.values()).encode()
+            except _NotPlainError:
+                shape = _shape(*kinds, tagged=True)
+                body = shape.text + shape.write(*named.values()).encode()
         except (ValueError, RecursionError) as error:
             raise RowError(index, None, f"it cannot be stored: {error}") from None
         lane = self._lane(named, index)
         size = len(shape.text)
         return HEAD.pack(len(body), zlib.crc32(body, lane << 16 | size), lane, size) + body
 
-    def _remember(self, kinds: tuple[tuple[str, ...], tuple[type, ...]]) -> _Shape:
+    def _remember(self, kinds: tuple[tuple[str, ...], tuple[type, ...]], index: int) -> _Shape:
         names, types = kinds
+        if missing := self._needs.difference(names):
+            raise RowError(index, min(missing), "the key to merge by has no value here")
         if not names or not all(name.__class__ is str for name in names):
             raise UsageError("A row is put by its columns' names, and this one has none or others than str.")
         shape = _shape(names, types)
@@ -159,9 +203,11 @@ class RecordEncoder:
         if not self._key:
             return next(self._turn) % self._lanes
         try:
-            key = "\0".join([str(row[name]) for name in self._key])
+            key = key_text([row[name] for name in self._key])
         except KeyError as error:
             raise RowError(index, str(error.args[0]), "the key of the buffer has no value here") from None
+        except (ArithmeticError, ValueError, OverflowError) as error:
+            raise RowError(index, None, f"it has no key that can be compared: {error}") from None
         return zlib.crc32(key.encode("utf-8", "surrogatepass")) % self._lanes
 
 
@@ -214,14 +260,46 @@ class _Reader:
     revive: tuple[tuple[int, Callable[[Any], Any]], ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """Rows of a batch: the names and the values of each; and of those that could not be made again, by index, why not.
+
+    A row of that kind has what could be read of it, for a dead letter.
+    """
+
+    names: list[tuple[str, ...]]
+    rows: list[list[Any]]
+    faults: dict[int, str]
+
+
 class RecordDecoder:
     """Makes rows of records."""
 
     def __init__(self) -> None:
         self._readers: dict[bytes, _Reader] = {}
 
-    def decode(self, shapes: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[tuple[str, ...]], list[list[Any]]]:
-        """Return the names and the values of each row."""
+    def decode(self, shapes: Sequence[bytes], values: Sequence[bytes]) -> Decoded:
+        """Return the rows; one that is not what this version writes is a fault of its own, not of the batch."""
+        try:
+            return self._all(shapes, values)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 because one by one is how the one that is to blame is found
+            found = Decoded(names=[], rows=[], faults={})
+            for index, (shape, value) in enumerate(zip(shapes, values, strict=True)):
+                try:
+                    one = self._all([shape], [value])
+                except Exception as error:  # noqa: BLE001 because whatever it is, it is this row's
+                    found.faults[index] = f"it cannot be read: {type(error).__name__}: {error}"
+                    name, row = _left_of(shape, value)
+                    found.names.append(name)
+                    found.rows.append(row)
+                else:
+                    found.names.append(one.names[0])
+                    found.rows.append(one.rows[0])
+            return found
+
+    def _all(self, shapes: Sequence[bytes], values: Sequence[bytes]) -> Decoded:
         rows: list[list[Any]] = json.loads(b"[" + b",".join(values) + b"]")
         readers = self._readers
         names: list[tuple[str, ...]] = []
@@ -230,7 +308,7 @@ class RecordDecoder:
             names.append(reader.names)
             for number, revive in reader.revive:
                 row[number] = revive(row[number])
-        return names, rows
+        return Decoded(names=names, rows=rows, faults={})
 
     def _remember(self, shape: bytes) -> _Reader:
         names, letters = cast("tuple[list[str], str]", json.loads(shape))
@@ -239,3 +317,12 @@ class RecordDecoder:
             self._readers.clear()
         reader = self._readers[shape] = _Reader(tuple(names), revive)
         return reader
+
+
+def _left_of(shape: bytes, value: bytes) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the names and values of a row as they stand in the log; where even that is not to be had, its bytes."""
+    with contextlib.suppress(Exception):
+        names, row = tuple(map(str, json.loads(shape)[0])), json.loads(value)
+        if len(names) == len(row):
+            return names, list(row)
+    return (WHOLE,), [(shape + value).decode("utf-8", "backslashreplace")]

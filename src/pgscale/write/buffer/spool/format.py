@@ -6,8 +6,10 @@ many bytes of the segment were known to be on disk when it was written, and has 
 so nothing but a frame written right there is ever taken for one. The body is records (see `records`), each with its
 CRC, and has one as a whole.
 
-A position is the segment's number and the event's index in it, as one integer. Numbers are never used again, and so
-are no positions, whatever a crash or a loss of power takes from the end of a segment.
+A position is the segment's number, its tag and the event's index in it, as one integer. Numbers are never used again,
+and so are no positions, whatever a crash or a loss of power takes from the end of a segment. Where a directory is put
+back from a copy, numbers are used again all the same, for other events: the tag is a random number of the segment, by
+which that is known. A position before the first event of a segment has the tag 0, for it may not be there yet.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _FRAME = struct.Struct("<4sIIQQQQIB3x")
 FRAME_HEAD_BYTES = _FRAME.size + _CRC.size
 
 EVENTS, END = 0, 1
-INDEX_BITS = 32
+INDEX_BITS = TAG_BITS = 32
 
 
 class SegmentHead(NamedTuple):
@@ -61,12 +63,16 @@ class Frame(NamedTuple):
         return self.offset + FRAME_HEAD_BYTES + self.size
 
 
-def position(number: int, index: int) -> int:
-    return number << INDEX_BITS | index
+def position(number: int, index: int, tag: int = 0) -> int:
+    return (number << TAG_BITS | tag) << INDEX_BITS | index
 
 
 def number_of(position: int) -> int:
-    return position >> INDEX_BITS
+    return position >> TAG_BITS + INDEX_BITS
+
+
+def tag_of(position: int) -> int:
+    return position >> INDEX_BITS & ((1 << TAG_BITS) - 1)
 
 
 def index_of(position: int) -> int:

@@ -14,11 +14,13 @@ import os
 import threading
 import time
 import uuid
+import weakref
 import zlib
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Self
 
+from pgscale.core.durable import make_directory, sync_data, write_all
 from pgscale.core.killing import kill_point
 from pgscale.core.units import format_bytes
 from pgscale.errors import RefusedError, UsageError
@@ -51,12 +53,21 @@ from pgscale.write.buffer.spool.segments import (
     prepared_path,
     recover,
     seal,
-    write_all,
 )
 from pgscale.write.buffer.spool.state import End, SharedEnd
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FULL_WAIT_S = 0.05
+# All that this process has open, for a child that it forks.
+_OPEN: weakref.WeakSet[SpoolLog] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    for log in list(_OPEN):
+        log.let_go()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class SpoolLog:
@@ -75,21 +86,30 @@ class SpoolLog:
 
     def __init__(self, directory: Path, target: Target | None = None, options: SpoolOptions | None = None) -> None:
         self.directory = directory.absolute()
-        if target is None and not self.directory.is_dir():
-            raise RefusedError(f"There is no buffer in {directory}: no such directory.")
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._open_files()
-        try:
-            with _locked(self._append_fd):
-                self._meta = self._agree(target, options)
-            self.notes = self._join()
-        except BaseException:
-            self.close()
-            raise
+        self._open_fd = self._append_fd = -1
         self._segment: Segment | None = None
         self._synced = 0
         self._preparing: threading.Thread | None = None
+        self._pid = os.getpid()
+        try:
+            if target is None and not self.directory.is_dir():
+                raise RefusedError(f"There is no buffer in {directory}: no such directory.")
+            make_directory(self.directory)
+            try:
+                self._open_files()
+                with _locked(self._append_fd):
+                    self._meta = self._agree(target, options)
+                self.notes = self._join()
+            except BaseException:
+                self.close()
+                raise
+        except OSError as error:
+            raise RefusedError(
+                f"The buffer in {directory} cannot be opened: {error.strerror}.",
+                hint="Look after the disk and the rights on the directory and its files.",
+            ) from error
         self.reader = SpoolReader(self.directory, self._meta, self._end)
+        _OPEN.add(self)
 
     def _open_files(self) -> None:
         self._pid = os.getpid()
@@ -131,6 +151,11 @@ class SpoolLog:
         return notes
 
     def _recover(self) -> tuple[str, ...]:
+        # Who has just begun to open it may be writing its buffer.json.
+        with _locked(self._append_fd):
+            return self._recovered()
+
+    def _recovered(self) -> tuple[str, ...]:
         numbers = list_numbers(self.directory)
         notes: tuple[str, ...] = ()
         last = numbers[-1] if numbers else 0
@@ -178,13 +203,15 @@ class SpoolLog:
         segment, after = self._write(body, len(records), deadline)
         kill_point("spool:written")
         try:
-            os.fdatasync(segment.fd)
+            sync_data(segment.fd)
         except OSError as error:
             self._give_up(segment, error)
         kill_point("spool:synced")
         if self._segment is segment:
             self._synced = max(self._synced, after)
-        self._prepare_ahead(segment.number, after)
+        # The events are in, whatever comes of this.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._prepare_ahead(segment.number, after)
 
     def _write(self, body: bytes, count: int, deadline: float) -> tuple[Segment, int]:
         while True:
@@ -198,6 +225,9 @@ class SpoolLog:
             except BufferFullError:
                 if time.monotonic() >= deadline:
                     raise
+            except OSError as error:
+                # Too many open files, a segment that somebody removed: nothing was written.
+                raise _refusal(error, self.directory) from error
             time.sleep(FULL_WAIT_S)
 
     def _write_frame(self, segment: Segment, end: End, body: bytes, count: int) -> int:
@@ -214,8 +244,9 @@ class SpoolLog:
 
     def _current(self, number: int) -> Segment:
         if self._segment is None or self._segment.number != number:
-            if self._segment is not None:
-                self._segment.close()
+            before, self._segment = self._segment, None
+            if before is not None:
+                before.close()
             self._segment = Segment(self.directory, number, self.buffer.bytes, writes=True)
             self._synced = 0
         return self._segment
@@ -291,10 +322,16 @@ class SpoolLog:
         self._preparing = threading.Thread(target=work, daemon=True, name="pgscale-buffer-prepare")
         self._preparing.start()
 
-    def _reopen(self) -> None:
-        """In a forked child: locks that are inherited are the parent's, too."""
+    def let_go(self) -> None:
+        """Close the files that are locked: in a child just forked, too, where the locks are the parent's."""
         for fd in (self._open_fd, self._append_fd):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
+        self._open_fd = self._append_fd = -1
+
+    def _reopen(self) -> None:
+        """In a forked child: take part in its own name."""
+        self.let_go()
         self._end.close()
         if self._segment is not None:
             self._segment.close()
@@ -331,16 +368,13 @@ class SpoolLog:
     def forget(self, batch: Batch, positions: Mapping[int, int]) -> None:
         """Remove the files whose events are landed, all but the newest: its number tells the next one's."""
         del batch
-        floor = number_of(min(positions.values()))
-        for number in list_numbers(self.directory)[:-1]:
-            if number >= floor:
-                break
-            path = path_of(self.directory, number)
-            # What cannot be removed now is found by the next batch; this one is committed all the same.
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime < self.options.keep_s:
+        floor, keep_s = number_of(min(positions.values())), self.options.keep_s
+        # What cannot be removed now is found by the next batch; this one is committed all the same.
+        with contextlib.suppress(OSError):
+            for number in list_numbers(self.directory)[:-1]:
+                if number >= floor or (keep_s and _age_s(path_of(self.directory, number)) < keep_s):
                     break
-                path.unlink()
+                path_of(self.directory, number).unlink(missing_ok=True)
 
     def backlog(self, positions: Mapping[int, int]) -> Backlog:
         found = self.reader.backlog(positions)
@@ -349,23 +383,24 @@ class SpoolLog:
 
     def close(self) -> None:
         """Let go of the spool; what is in it stays."""
-        preparing = getattr(self, "_preparing", None)
-        if preparing is not None and self._pid == os.getpid():
-            preparing.join()
-        segment = getattr(self, "_segment", None)
+        is_mine = self._pid == os.getpid()
+        if self._preparing is not None and is_mine:
+            self._preparing.join()
+        segment, self._segment = self._segment, None
         if segment is not None:
             segment.close()
-            self._segment = None
         if self._open_fd >= 0:
-            if segment is not None and self._pid == os.getpid():
+            if segment is not None and is_mine:
                 self._seal_last()
-            self._end.close()
-            os.close(self._append_fd)
-            os.close(self._open_fd)
-            self._open_fd = -1
-        reader = getattr(self, "reader", None)
-        if reader is not None:
-            reader.close()
+            # By word and not by closing: a child that was forked without our knowing has the same lock.
+            if is_mine:
+                fcntl.flock(self._open_fd, fcntl.LOCK_UN)
+        self.let_go()
+        _OPEN.discard(self)
+        # Where it could not even be opened there is less to close.
+        for part in (getattr(self, "_end", None), getattr(self, "reader", None)):
+            if part is not None:
+                part.close()
 
     def _seal_last(self) -> None:
         """When nobody else has the spool open: seal it, so that damage to its very end is known for what it is."""
@@ -382,11 +417,21 @@ class SpoolLog:
 
 @contextlib.contextmanager
 def _locked(fd: int) -> Generator[None]:
-    fcntl.flock(fd, fcntl.LOCK_EX)
     try:
+        # Inside: a Ctrl-C just after it must not leave it locked.
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _age_s(path: Path) -> float:
+    """Return how long ago a file was written last; one that is written in the future is from now on new."""
+    age_s = time.time() - path.stat().st_mtime
+    if age_s < 0:
+        # The clock went back. Its age would be wrong for so long, and all files after it would be kept with it.
+        os.utime(path)
+    return age_s
 
 
 def _refusal(error: OSError, directory: Path) -> BufferFullError | BufferFailedError:

@@ -8,12 +8,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgscale.core.durable import sync_directory, write_all
 from pgscale.errors import RefusedError, UsageError
 from pgscale.write.buffer.meta import converter
 from pgscale.write.buffer.model import Target
-from pgscale.write.buffer.spool.segments import sync_directory
 
-FORMAT = 1
+FORMAT = 2
 FILE = "buffer.json"
 LEAST_SEGMENT_BYTES = 1 << 16
 
@@ -74,7 +74,7 @@ def write_meta(directory: Path, meta: Meta) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(converter().unstructure(meta), indent=2).encode() + b"\n")
+        write_all(fd, json.dumps(converter().unstructure(meta), indent=2).encode() + b"\n", 0)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
-from pgscale.write.buffer.model import Backlog, Batch, BufferDamagedError
+from pgscale.write.buffer.model import MOST_BATCH_BYTES, Backlog, Batch, BufferDamagedError
 from pgscale.write.buffer.records import WrongRecordError, parse
 from pgscale.write.buffer.spool.format import (
     SEGMENT_HEAD_BYTES,
@@ -15,6 +15,7 @@ from pgscale.write.buffer.spool.format import (
     index_of,
     number_of,
     position,
+    tag_of,
 )
 from pgscale.write.buffer.spool.meta import Meta
 from pgscale.write.buffer.spool.segments import Damage, Segment, list_numbers
@@ -64,16 +65,17 @@ class SpoolReader:
         stop = min(positions.values())
         batch = Batch(lanes=[], shapes=[], values=[], at=[], positions={})
         oldest: float | None = None
+        room = MOST_BATCH_BYTES
         try:
-            for number, frame, body in self._walk(stop, self._end.read()):
+            for number, tag, frame, body in self._walk(positions, self._end.read()):
                 if frame is None:
                     stop = max(stop, position(number + 1, 0))
                     continue
                 self._cursor = (frame.first, frame.offset)
-                stop = self._take(batch, number, frame, body, positions, most)
+                stop, room = self._take(batch, position(number, frame.first, tag), frame, body, positions, most, room)
                 if oldest is None and batch.values:
                     oldest = frame.at_us / 1e6
-                if len(batch) >= most:
+                if len(batch) >= most or room <= 0:
                     break
         except BufferDamagedError:
             # What stands before the damage is good; the next read begins there.
@@ -82,35 +84,53 @@ class SpoolReader:
         batch.positions.update({lane: max(at, stop) for lane, at in positions.items()})
         return dataclasses.replace(batch, oldest_at=oldest)
 
-    def _walk(self, least: int, end: End) -> Generator[tuple[int, Frame | None, bytes]]:
-        """Yield the frames from a position on, with their segment's number, and None after a segment's last one."""
-        for number in self._numbers_from(number_of(least), end):
-            for frame, body in self._frames(number, least, end):
-                yield number, frame, body
+    def _walk(self, positions: Mapping[int, int], end: End) -> Generator[tuple[int, int, Frame | None, bytes]]:
+        """Yield the frames from the least position on, with their segment's number and tag; None after its last one."""
+        for number in self._numbers_from(positions, end):
+            for tag, frame, body in self._frames(number, positions, end):
+                yield number, tag, frame, body
             if number < end.number or end.offset == 0:
-                yield number, None, b""
+                yield number, 0, None, b""
 
-    def _numbers_from(self, number: int, end: End) -> Generator[int]:
+    def _numbers_from(self, positions: Mapping[int, int], end: End) -> Generator[int]:
         """Yield the numbers of the segments to read.
 
         Raises:
-            BufferDamagedError: one is missing.
+            BufferDamagedError: one is missing, or they are not those that were drained.
         """
         known = frozenset(list_numbers(self._directory))
-        if number > end.number + 1:
-            raise BufferDamagedError(
-                f"The database has landed segment {number - 1} of the buffer in {self._directory}, which ends with"
-                f" {end.number}.",
-                consequence="Nothing was landed: new events would be taken for landed ones.",
-                hint="Is it an old copy of the directory? Bring the right one back.",
-            )
-        for each in range(number, end.number + 1):
+        if foreign := self._beyond(positions, end):
+            raise foreign
+        for each in range(number_of(min(positions.values())), end.number + 1):
             if each not in known:
                 if self.skips_damaged:
                     self._note(f"segment {each} is missing")
                     continue
                 raise self._missing(each)
             yield each
+
+    def _beyond(self, positions: Mapping[int, int], end: End) -> BufferDamagedError | None:
+        """Return an error when more has been landed than was ever put here."""
+        newest = max(positions.values())
+        if newest <= position(end.number + 1, 0):
+            return None
+        return self._foreign(number_of(newest), f"it ends with segment {end.number}")
+
+    def _other(self, positions: Mapping[int, int], segment: Segment) -> BufferDamagedError | None:
+        """Return an error when what has been landed is of another segment of the same number."""
+        number = segment.number
+        if all(number_of(at) != number or tag_of(at) in (0, segment.tag) for at in positions.values()):
+            return None
+        return self._foreign(number, "its segment of that number is another one")
+
+    def _foreign(self, number: int, found: str) -> BufferDamagedError:
+        return BufferDamagedError(
+            f"The buffer in {self._directory} is not the one that was drained: the database has landed events of"
+            f" segment {number}, and {found}.",
+            consequence="Nothing was landed: new events would be taken for landed ones.",
+            hint="Is it an old copy of the directory? Bring the right one back; or say from when on the events of this"
+            " one are to be landed: `pgscale buffer replay --since`.",
+        )
 
     def _missing(self, number: int) -> BufferDamagedError:
         return BufferDamagedError(
@@ -120,8 +140,31 @@ class SpoolReader:
             " with `pgscale buffer drain --skip-damaged`.",
         )
 
-    def _frames(self, number: int, least: int, end: End) -> Generator[tuple[Frame, bytes]]:
-        """Yield the frames of a segment from a position on."""
+    def _frames(self, number: int, positions: Mapping[int, int], end: End) -> Generator[tuple[int, Frame, bytes]]:
+        """Yield the frames of a segment from the least position on, with the segment's tag."""
+        segment = self._open(number)
+        if segment is None:
+            return
+        if foreign := self._other(positions, segment):
+            raise foreign
+        least = min(positions.values())
+        wanted = index_of(least) if number_of(least) == number else 0
+        begin = self._cursor[1] if self._cursor[0] <= wanted else SEGMENT_HEAD_BYTES
+        stop = end.offset if number == end.number and end.offset else None
+        for found in segment.frames(begin, stop):
+            if isinstance(found, Damage):
+                self._face(found, segment)
+                continue
+            frame, body = found
+            if frame.first + frame.events > wanted:
+                yield segment.tag, frame, body
+
+    def _open(self, number: int) -> Segment | None:
+        """Return a segment, which stays open; None where it is given up.
+
+        Raises:
+            BufferDamagedError: it is not there, or is none.
+        """
         if self._segment is None or self._segment.number != number:
             self.close()
             try:
@@ -133,18 +176,9 @@ class SpoolReader:
                 if not self.skips_damaged:
                     raise
                 self._note(error.fact)
-                return
+                return None
             self._cursor = (0, SEGMENT_HEAD_BYTES)
-        wanted = index_of(least) if number_of(least) == number else 0
-        begin = self._cursor[1] if self._cursor[0] <= wanted else SEGMENT_HEAD_BYTES
-        stop = end.offset if number == end.number and end.offset else None
-        for found in self._segment.frames(begin, stop):
-            if isinstance(found, Damage):
-                self._face(found, self._segment)
-                continue
-            frame, body = found
-            if frame.first + frame.events > wanted:
-                yield frame, body
+        return self._segment
 
     def _face(self, damage: Damage, segment: Segment) -> None:
         if damage.is_torn:
@@ -171,28 +205,36 @@ class SpoolReader:
             self.notes.append(note)
 
     def _take(
-        self, batch: Batch, number: int, frame: Frame, body: bytes, positions: Mapping[int, int], most: int
-    ) -> int:
-        """Add a frame's events to the batch; return the position after the last one that was looked at."""
+        self, batch: Batch, first: int, frame: Frame, body: bytes, positions: Mapping[int, int], most: int, room: int
+    ) -> tuple[int, int]:
+        """Add a frame's events, whose first has this position, to the batch.
+
+        Args:
+            room: how many bytes more it may have; the last event may pass that.
+
+        Returns:
+            The position after the last event that was looked at, and the room that is left.
+        """
         try:
             records = parse(body, check=False)
         except WrongRecordError as error:
             raise BufferDamagedError(
-                f"Segment {number} of the buffer in {self._directory}, byte {frame.offset}: {error}.",
+                f"Segment {number_of(first)} of the buffer in {self._directory}, byte {frame.offset}: {error}.",
                 consequence="Nothing was landed from there on.",
             ) from error
-        at = position(number, frame.first)
+        at = first
         for lane, shape, values in records:
             landed = positions.get(lane)
             if landed is not None and at >= landed:
-                if len(batch.values) >= most:
-                    return at
+                if room <= 0 or len(batch.values) >= most:
+                    return at, room
                 batch.lanes.append(lane)
                 batch.shapes.append(shape)
                 batch.values.append(values)
                 batch.at.append(at)
+                room -= len(values)
             at += 1
-        return at
+        return at, room
 
     def backlog(self, positions: Mapping[int, int]) -> Backlog:
         """As Log.backlog, without the bytes."""
@@ -202,6 +244,8 @@ class SpoolReader:
         else:
             least = most = self.oldest_position()
         events, oldest, notes = 0, None, [*self.notes]
+        if positions and (foreign := self._beyond(positions, end)):
+            notes.append(foreign.fact)
         for number in list_numbers(self._directory):
             if number < number_of(least):
                 continue
@@ -212,6 +256,8 @@ class SpoolReader:
             except BufferDamagedError as error:
                 notes.append(error.fact)
                 continue
+            if foreign := self._other(positions, segment):
+                notes.append(foreign.fact)
             try:
                 for found in segment.frames(
                     SEGMENT_HEAD_BYTES, end.offset if number == end.number and end.offset else None
@@ -220,7 +266,8 @@ class SpoolReader:
                         notes.append(f"{'torn' if found.is_torn else 'damaged'}: {found}")
                         continue
                     frame, body = found
-                    waiting = _waiting(position(number, frame.first), frame.events, body, positions, least, most)
+                    first = position(number, frame.first, segment.tag)
+                    waiting = _waiting(first, frame.events, body, positions, least, most)
                     if waiting and oldest is None:
                         oldest = frame.at_us / 1e6
                     events += waiting
@@ -231,16 +278,19 @@ class SpoolReader:
     def position_at(self, since_s: float) -> int:
         """Return the position of the first event that was put at or after a moment, in seconds since 1970."""
         end = self._end.read()
+        at = position(end.number + 1, 0)
         for number in list_numbers(self._directory):
             segment = Segment(self._directory, number, self._meta.buffer.bytes)
             try:
                 stop = end.offset if number == end.number and end.offset else None
                 for found in segment.frames(SEGMENT_HEAD_BYTES, stop):
                     if not isinstance(found, Damage) and found[0].at_us >= since_s * 1e6:
-                        return position(number, found[0].first)
+                        return position(number, found[0].first, segment.tag)
+                if stop is not None:
+                    at = position(number, end.events, segment.tag if end.events else 0)
             finally:
                 segment.close()
-        return position(end.number, end.events) if end.offset else position(end.number + 1, 0)
+        return at
 
 
 def _waiting(at: int, count: int, body: bytes, positions: Mapping[int, int], least: int, most: int) -> int:

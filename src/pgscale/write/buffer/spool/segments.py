@@ -11,12 +11,14 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgscale.core.durable import sync_directory, write_all
 from pgscale.write.buffer.model import BufferDamagedError
 from pgscale.write.buffer.spool.format import (
     END,
     FRAME_HEAD_BYTES,
     FRAME_MAGIC,
     SEGMENT_HEAD_BYTES,
+    TAG_BITS,
     Frame,
     SegmentHead,
     pack_frame,
@@ -38,15 +40,6 @@ def list_numbers(directory: Path) -> list[int]:
     return sorted(int(path.stem) for path in directory.glob("*.seg") if path.stem.isdigit())
 
 
-def sync_directory(directory: Path) -> None:
-    """Make names that were added to a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def prepared_path(directory: Path, number: int) -> Path:
     return directory / f"{number:010d}.next"
 
@@ -63,7 +56,8 @@ def prepare(directory: Path, number: int, buffer: bytes, size: int) -> None:
     head = SegmentHead(buffer, number, secrets.randbits(64), time.time_ns() // 1000)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot; the zeros tell whether there is room
+        # Some file systems and systems cannot; the zeros tell whether there is room.
+        with contextlib.suppress(OSError, AttributeError):
             os.posix_fallocate(fd, 0, size)
         at = 0
         while at < size:
@@ -85,19 +79,6 @@ def begin(directory: Path, number: int, buffer: bytes, size: int) -> None:
         prepare(directory, number, buffer, size)
     ready.rename(path_of(directory, number))
     sync_directory(directory)
-
-
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all of the bytes; a signal may cut a write short.
-
-    Raises:
-        OSError: the rest does not go in.
-    """
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        offset += written
-        view = view[written:]
 
 
 def seal(fd: int, salt: int, offset: int, index: int) -> None:
@@ -149,6 +130,8 @@ class Segment:
                 hint="Bring the file back, or give its events up with `pgscale buffer drain --skip-damaged`.",
             )
         self.salt = head.salt
+        # Never 0, which no segment has.
+        self.tag = head.salt & ((1 << TAG_BITS) - 1) or 1
         self.size = os.fstat(self.fd).st_size
 
     def close(self) -> None:
@@ -192,14 +175,15 @@ class Segment:
         Args:
             index: of the event that should come, where it is known; bad: the head, when only the body is wrong.
         """
-        after = self._next_frame(offset + 1, stop)
+        rest = os.pread(self.fd, stop - offset, offset)
+        after = self._next_frame(rest, offset, offset + 1)
         if after is None and bad is None and is_closed:
             # Behind the last frame of a segment that was not sealed there may be anything.
             return None, stop
         first = index if index is not None else bad.first if bad is not None else None
         if after is not None:
             events = None if first is None else after.first - first
-            synced = self._most_synced(after, stop)
+            synced = self._most_synced(rest, offset, after)
         else:
             events = None if bad is None else bad.events
             # Under a writer's end there is nothing torn; behind the last one nobody has vouched for it.
@@ -211,23 +195,23 @@ class Segment:
         damage = Damage(number=self.number, start=offset, end=end, events=events, is_torn=is_torn)
         return damage, end
 
-    def _next_frame(self, offset: int, stop: int) -> Frame | None:
-        """Return the head of the first frame at or after an offset."""
-        data = os.pread(self.fd, stop - offset, offset)
-        at = data.find(FRAME_MAGIC)
+    def _next_frame(self, rest: bytes, base: int, offset: int) -> Frame | None:
+        """Return the head of the first frame at or after an offset; `rest` is what stands from `base` on."""
+        at = rest.find(FRAME_MAGIC, offset - base)
         while at >= 0:
-            frame = unpack_frame(data, at, offset + at, self.salt)
-            if frame is not None and frame.after <= stop:
+            frame = unpack_frame(rest, at, base + at, self.salt)
+            if frame is not None and frame.after <= base + len(rest):
                 return frame
-            at = data.find(FRAME_MAGIC, at + 1)
+            at = rest.find(FRAME_MAGIC, at + 1)
         return None
 
-    def _most_synced(self, frame: Frame, stop: int) -> int:
+    def _most_synced(self, rest: bytes, base: int, frame: Frame) -> int:
         """Return up to where the segment was on disk for certain, as the frames from this one on say."""
-        synced, found = 0, frame
+        synced = 0
+        found: Frame | None = frame
         while found is not None:
             synced = max(synced, found.synced)
-            found = self._next_frame(found.after, stop) if found.after < stop else None
+            found = self._next_frame(rest, base, found.after)
         return synced
 
 

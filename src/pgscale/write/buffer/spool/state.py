@@ -40,7 +40,7 @@ class SharedEnd:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(fd).st_size < _BYTES:
-                os.ftruncate(fd, _BYTES)
+                _make_room(fd)
             self._map = mmap.mmap(fd, _BYTES)
         finally:
             os.close(fd)
@@ -76,3 +76,11 @@ class SharedEnd:
 
     def close(self) -> None:
         self._map.close()
+
+
+def _make_room(fd: int) -> None:
+    """Give the file its block now: one that the disk has no room for would be a signal at the first write."""
+    try:
+        os.posix_fallocate(fd, 0, _BYTES)
+    except AttributeError:  # macOS
+        os.ftruncate(fd, _BYTES)

@@ -8,19 +8,21 @@ position.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import chain
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from pgscale.core.killing import kill_point
 from pgscale.errors import ConnectError, RefusedError
 from pgscale.write.buffer.meta import converter
 from pgscale.write.buffer.model import (
+    MOST_BATCH_BYTES,
     Backlog,
     Batch,
     BufferDamagedError,
@@ -30,16 +32,23 @@ from pgscale.write.buffer.model import (
     Level,
     Target,
 )
-from pgscale.write.buffer.records import HEAD, parse
+from pgscale.write.buffer.records import HEAD, WrongRecordError, parse
 from pgscale.write.buffer.streams.serving import FULL, NOT_NOW, connect, library, read_durability, split_url
 
 FORMAT = 1
-GROUP = "pgscale"
+# One name for all that read: who may is settled in PostgreSQL, and a name each would be left behind by each.
+GROUP, CONSUMER = "pgscale", "drainer"
 # A producer that retries does so within its timeout; its last number is remembered for much longer.
 REMEMBER_S = 24 * 3600
 CHECK_EVERY_S = 60.0
 RETRY_S = 0.05
 _SEQ_BITS = 64
+# The position of a lane of which a database lands what is left: no entry has this id, and none was landed before.
+BEGUN_HERE = 1
+# Entries asked for of a lane while it is not known how large they are.
+FIRST_ENTRIES = 64
+
+_Entry: TypeAlias = "tuple[bytes, dict[bytes, bytes]]"
 
 
 class StreamLog:
@@ -59,18 +68,23 @@ class StreamLog:
     def __init__(self, url: str, target: Target | None = None) -> None:
         server, self._name = split_url(url)
         self._redis = library()
-        self._client = connect(server)
+        self._client = connect(server, self._meet)
         self.durability: Durability = read_durability(self._client)
-        self._checked_at = time.monotonic()
+        self._checked_at: float | None = time.monotonic()
         self.buffer, self.target = self._agree(target)
         self._streams: list[str] = [self._key(f"lane:{lane}") for lane in range(self.target.lanes)]
         self._add = self._client.register_script(
             resources.files("pgscale.write.buffer.streams").joinpath("add.lua").read_text()
         )
+        self._producers = self._key("producers")
         self._become_producer()
+        self._skips = False
+        self._notes: list[str] = []
+        self._mean_bytes = 0
         if target is not None:
             # Now, for a server whose memory is full makes none, and then it could not be drained.
             self._make_groups()
+            self._forget_producers()
 
     def _key(self, what: str) -> str:
         # Braces: in a cluster all keys of a buffer are in one slot.
@@ -78,9 +92,18 @@ class StreamLog:
 
     def _become_producer(self) -> None:
         self._pid = os.getpid()
-        self._producer = self._key(f"producer:{uuid.uuid4()}")
-        self._consumer = str(uuid.uuid4())
+        self._producer = str(uuid.uuid4())
         self._calls = 0
+
+    def _forget_producers(self) -> None:
+        """Forget the numbers of those that are long silent; one that lives after all goes on with its next number."""
+        try:
+            now = int(self._client.time()[0])
+            for producer, said in self._client.hscan_iter(self._producers, count=1_000):
+                if now - int(said.split()[1]) > REMEMBER_S:
+                    self._client.hdel(self._producers, producer)
+        except self._redis.RedisError as error:
+            raise self._failed(error, is_known=True) from error
 
     def _agree(self, target: Target | None) -> tuple[uuid.UUID, Target]:
         key = self._key("meta")
@@ -111,21 +134,23 @@ class StreamLog:
         """As Log.append: one script, sent again under its number until it is answered."""
         if self._pid != os.getpid():
             self._become_producer()
-        self._check_level()
         self._calls += 1
         lanes = [HEAD.unpack_from(record)[2] for record in records]
         place = {lane: number for number, lane in enumerate(sorted(set(lanes)), 2)}
-        keys: list[str] = [self._producer, *(self._streams[lane] for lane in place)]
+        keys: list[str] = [self._producers, *(self._streams[lane] for lane in place)]
         arguments = [
             self._calls,
-            REMEMBER_S,
+            self._producer,
             *chain.from_iterable(zip(map(place.__getitem__, lanes), records, strict=True)),
         ]
         is_known = True
         while True:
             try:
+                self._check_level()
                 kill_point("redis:before-add")
                 self._add(keys=keys, args=arguments)
+            except RefusedError as error:
+                raise error if is_known else self._failed(error, is_known=False) from error
             except (self._redis.ConnectionError, self._redis.TimeoutError) as error:
                 is_known = is_known and (_never_sent(error) or _says(error, NOT_NOW))
                 failed: Exception = error
@@ -135,6 +160,7 @@ class StreamLog:
                 failed = error
             else:
                 kill_point("redis:added")
+                self._check_level_after()
                 return
             if time.monotonic() >= deadline:
                 if is_known and _says(failed, FULL):
@@ -160,28 +186,45 @@ class StreamLog:
 
     def _check_level(self) -> None:
         """Know it when the server's settings have changed."""
-        if time.monotonic() - self._checked_at < CHECK_EVERY_S:
+        if self._checked_at is not None and time.monotonic() - self._checked_at < CHECK_EVERY_S:
             return
+        now = time.monotonic()
         try:
             self.durability = read_durability(self._client)
         except ConnectError:
             return  # the put finds out
-        self._checked_at = time.monotonic()
+        self._checked_at = now
+
+    def _check_level_after(self) -> None:
+        """Know it when another server has taken the events than the one whose settings are known."""
+        if self._checked_at is not None:
+            return
+        self.durability = "unknown"
+        try:
+            self._check_level()
+        except RefusedError as error:
+            raise self._failed(error, is_known=False) from error
+
+    def _meet(self) -> None:
+        self._checked_at = None
 
     # Reading
 
     @property
     def notes_of_reading(self) -> tuple[str, ...]:
-        return ()
+        return tuple(self._notes)
 
     def skip_damaged(self, skips: bool) -> None:
-        """Redis compares its file with a checksum itself, and does not start with a damaged one."""
+        self._skips = skips
 
     def first_position(self, *, is_oldest: bool = False) -> int:
-        """As Log.first_position; before Redis 7 it cannot be known whether events are gone."""
+        """As Log.first_position."""
+        if is_oldest:
+            return BEGUN_HERE
+        gone = any(at is not None for at in self._removed_to(range(self.target.lanes)).values())
         for stream in self._streams:
             told = self._told(stream)
-            if not is_oldest and int(told.get("entries-added", 0)) > int(told.get("length", 0)):
+            if gone or int(told.get("entries-added", 0)) > int(told.get("length", 0)):
                 raise BufferDamagedError(
                     f"The buffer {self._name!r} has been drained into another database than this.",
                     consequence="Nothing was landed.",
@@ -189,6 +232,45 @@ class StreamLog:
                     " --begin-here to land what is left into this one.",
                 )
         return 0
+
+    def _removed_to(self, lanes: Iterable[int]) -> dict[int, float | None]:
+        """Return up to when, in milliseconds since 1970, entries of each lane were removed as landed."""
+        wanted = list(lanes)
+        try:
+            found = self._client.zmscore(self._key("landed"), [str(lane) for lane in wanted])
+        except self._redis.RedisError as error:
+            raise self._failed(error, is_known=True) from error
+        return dict(zip(wanted, found, strict=True))
+
+    def _check_removed(self, positions: Mapping[int, int]) -> None:
+        """Know it when the database has not landed what was removed as landed: it was restored, or is another one.
+
+        Raises:
+            BufferDamagedError
+        """
+        for lane, removed_to in self._removed_to(positions).items():
+            at = positions[lane]
+            if removed_to is None or at == BEGUN_HERE or at >> _SEQ_BITS >= removed_to:
+                continue
+            fact = (
+                f"Lane {lane} of the buffer {self._name!r} was landed up to {_moment(removed_to)}, and the database has"
+                f" it only up to {_moment(at >> _SEQ_BITS)}: the events between are gone."
+            )
+            if not self._skips:
+                raise BufferDamagedError(
+                    fact,
+                    consequence="Nothing was landed.",
+                    hint="Was the database restored from a backup? `pgscale buffer drain --skip-damaged` goes on with"
+                    " what is left. A spool keeps landed events for such a case (keep_s).",
+                )
+            self._note(fact)
+
+    def _note(self, note: str) -> bool:
+        """Note something; return whether it is new."""
+        is_new = note not in self._notes
+        if is_new:
+            self._notes.append(note)
+        return is_new
 
     def _told(self, stream: str) -> dict[str, Any]:
         try:
@@ -213,30 +295,67 @@ class StreamLog:
 
     def read(self, positions: Mapping[int, int], most: int) -> Batch:
         """As Log.read; the caller holds these lanes, so whatever is handed to others is taken over."""
+        self._check_removed(positions)
         batch = Batch(lanes=[], shapes=[], values=[], at=[], positions=dict(positions), token={})
         token = cast("dict[int, list[bytes]]", batch.token)
-        quota = max(1, most // len(positions))
+        count = self._count(most, len(positions))
+        damage: BufferDamagedError | None = None
         try:
             for lane, position in positions.items():
                 # What is handed out already comes before what is not.
-                entries = self._claim(self._streams[lane], quota)
-                if len(entries) < quota:
-                    entries += self._next(self._streams[lane], quota - len(entries))
+                entries = self._claim(self._streams[lane], count)
+                if len(entries) < count:
+                    entries += self._next(self._streams[lane], count - len(entries))
                 token[lane] = [identity for identity, _ in entries]
                 for identity, fields in entries:
                     at = _position(identity)
-                    if at >= position and len(batch) < most:
-                        ((_, shape, values),) = parse(fields[b"e"], check=True)
+                    if at < position:
+                        continue
+                    if len(batch) >= most:
+                        break
+                    try:
+                        _, shape, values = _record(fields)
+                    except WrongRecordError as error:
+                        damage = self._face(lane, identity, fields, error)
+                        if damage is not None:
+                            break
+                    else:
                         batch.lanes.append(lane)
                         batch.shapes.append(shape)
                         batch.values.append(values)
                         batch.at.append(at)
-                        batch.positions[lane] = at + 1
+                    batch.positions[lane] = at + 1
         except self._redis.RedisError as error:
             if str(error).startswith("NOGROUP"):
                 self._make_groups()  # the next read finds them
             raise self._failed(error, is_known=True) from error
+        if batch.values:
+            self._mean_bytes = sum(map(len, batch.values)) // len(batch) + 1
+        elif damage is not None:
+            # What stands before it is landed; and what other lanes have.
+            raise damage
         return batch
+
+    def _count(self, most: int, lanes: int) -> int:
+        """Return how many entries to ask of each lane: not more than there may be, and not many bytes."""
+        fit = MOST_BATCH_BYTES // self._mean_bytes if self._mean_bytes else FIRST_ENTRIES * lanes
+        return max(1, min(most, fit) // lanes)
+
+    def _face(
+        self, lane: int, identity: bytes, fields: dict[bytes, bytes], error: WrongRecordError
+    ) -> BufferDamagedError | None:
+        """Return what is to be said of an entry that is no record; None when it is given up, and kept aside."""
+        where = f"entry {identity.decode()} of lane {lane} of the buffer {self._name!r}"
+        if not self._skips:
+            return BufferDamagedError(
+                f"The {where} cannot be read: {error}.",
+                consequence="Nothing of the lane was landed from there on.",
+                hint="Did somebody else write to the stream? `pgscale buffer drain --skip-damaged` gives it up, and"
+                f" keeps it in the stream {self._key('damaged')}.",
+            )
+        if self._note(f"skipped: {where}: {error}"):
+            self._client.xadd(self._key("damaged"), {**fields, b"pgscale-lane": lane, b"pgscale-id": identity})
+        return None
 
     def _make_groups(self) -> None:
         for stream in self._streams:
@@ -248,13 +367,13 @@ class StreamLog:
             except self._redis.RedisError as error:
                 raise self._failed(error, is_known=True) from error
 
-    def _claim(self, stream: str, most: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    def _claim(self, stream: str, most: int) -> list[_Entry]:
         """Take over what was handed out and not acknowledged, in order, at most so much."""
-        found: list[tuple[bytes, dict[bytes, bytes]]] = []
+        found: list[_Entry] = []
         cursor: Any = "0-0"
         while True:
             answer = self._client.xautoclaim(
-                stream, GROUP, self._consumer, min_idle_time=0, start_id=cursor, count=most - len(found)
+                stream, GROUP, CONSUMER, min_idle_time=0, start_id=cursor, count=most - len(found)
             )
             cursor = answer[0]
             # One that is deleted meanwhile has no fields.
@@ -262,8 +381,8 @@ class StreamLog:
             if len(found) >= most or cursor in (b"0-0", "0-0"):
                 return found
 
-    def _next(self, stream: str, most: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        answer = self._client.xreadgroup(GROUP, self._consumer, {stream: ">"}, count=most)
+    def _next(self, stream: str, most: int) -> list[_Entry]:
+        answer = self._client.xreadgroup(GROUP, CONSUMER, {stream: ">"}, count=most)
         return list(answer[0][1]) if answer else []
 
     def forget(self, batch: Batch, positions: Mapping[int, int]) -> None:
@@ -276,6 +395,8 @@ class StreamLog:
                 for lane, identities in token.items():
                     landed = [one for one in identities if _position(one) < positions[lane]]
                     if landed:
+                        # First: what is removed without this being known would not be missed.
+                        pipe.zadd(self._key("landed"), {str(lane): positions[lane] >> _SEQ_BITS}, gt=True)
                         pipe.xack(self._streams[lane], GROUP, *landed)
                         pipe.xtrim(self._streams[lane], minid=_id(positions[lane]), approximate=False)
                 pipe.execute()
@@ -302,6 +423,24 @@ class StreamLog:
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+
+
+def _record(fields: Mapping[bytes, bytes]) -> tuple[int, bytes, bytes]:
+    """Return the record of an entry.
+
+    Raises:
+        WrongRecordError: it has none.
+    """
+    if b"e" not in fields:
+        raise WrongRecordError("it has no field e")
+    found = parse(fields[b"e"], check=True)
+    if len(found) != 1:
+        raise WrongRecordError(f"it has {len(found)} records")
+    return found[0]
+
+
+def _moment(ms: float) -> str:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).isoformat(timespec="milliseconds") if ms else "nothing"
 
 
 def _position(identity: bytes) -> int:

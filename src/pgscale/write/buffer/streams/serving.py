@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -29,7 +29,10 @@ def split_url(url: str) -> tuple[str, str]:
     Raises:
         UsageError: there is none.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _no_url() from None
     given = parse_qsl(parts.query)
     names = [value for name, value in given if name == "buffer"]
     if len(names) != 1 or not names[0] or any(c in names[0] for c in "{}"):
@@ -39,6 +42,15 @@ def split_url(url: str) -> tuple[str, str]:
         )
     rest = urlencode([(name, value) for name, value in given if name != "buffer"])
     return urlunsplit(parts._replace(query=rest)), names[0]
+
+
+def _no_url() -> UsageError:
+    # The library's own words quote what it stumbled over, often the password; so they are not even chained.
+    return UsageError(
+        "The URL of the buffer is none of a Redis server.",
+        hint="redis://user:password@host:6379/0?buffer=events, where `%`, `@`, `:`, `/`, `?` and `#` in a password must"
+        " be percent-encoded (%25, %40, %3A, %2F, %3F, %23).",
+    )
 
 
 def library() -> Any:
@@ -55,16 +67,33 @@ def library() -> Any:
         ) from None
 
 
-def connect(url: str) -> Any:
-    """Return a client that tries everything once: trying again is for whoever knows what may be repeated."""
+def connect(url: str, met: Callable[[], None]) -> Any:
+    """Return a client that tries everything once: trying again is for whoever knows what may be repeated.
+
+    Args:
+        met: called whenever a connection is made: who answers may be another server, with other settings.
+    """
     redis = library()
+
+    def greet(connection: Any) -> None:
+        met()
+        connection.on_connect()
+
     retry = import_module("redis.retry").Retry(import_module("redis.backoff").NoBackoff(), 0)
     try:
-        return redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=retry, protocol=2
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=retry,
+            protocol=2,
+            redis_connect_func=greet,
         )
-    except ValueError as error:
-        raise UsageError(f"The URL is none of a Redis server: {error}.") from None
+        # It does not connect yet, and finds out whether all parameters of the URL are known.
+        client.connection_pool.make_connection()
+    except (ValueError, TypeError):
+        raise _no_url() from None
+    return client
 
 
 def read_durability(client: Any) -> Durability:
@@ -93,11 +122,15 @@ def read_durability(client: Any) -> Durability:
             consequence="Events that nobody has read would be lost silently. Nothing was put.",
             hint="CONFIG SET maxmemory-policy noeviction",
         )
-    return _BY_FSYNC.get(settings["appendfsync"], "unknown")
+    found = _BY_FSYNC.get(settings["appendfsync"], "unknown")
+    if found in ("power", "second") and settings["no-appendfsync-on-rewrite"] == "yes":
+        # While a file is rewritten it does not sync at all.
+        return "system"
+    return found
 
 
 def _read_settings(client: Any, redis: Any) -> dict[str, str]:
-    names = ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+    names = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy")
     try:
         return {name: client.config_get(name)[name] for name in names}
     except (redis.ResponseError, KeyError):
@@ -106,6 +139,7 @@ def _read_settings(client: Any, redis: Any) -> dict[str, str]:
         return {
             "appendonly": "yes" if told.get("aof_enabled") else "no",
             "appendfsync": "",
+            "no-appendfsync-on-rewrite": "",
             "maxmemory": str(told.get("maxmemory", 0)),
             "maxmemory-policy": str(told.get("maxmemory_policy", "")),
         }
