@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,7 +14,7 @@ from pgscale.errors import RefusedError, UsageError
 from pgscale.write.arrow import ArrowRows
 from pgscale.write.encoding import SIGNATURE, TRAILER, Encoder
 from pgscale.write.loading.model import BadRecordError, Done
-from pgscale.write.loading.opening import Closable, Input
+from pgscale.write.loading.opening import Closable, Input, damaged
 from pgscale.write.model import RowError
 from pgscale.write.rows import shape_of
 
@@ -26,12 +28,14 @@ class ColumnarPart:
 
     Args:
         batches: reads them, a record batch at a time; each question reads them anew.
+        crc: of their bytes in a stream; 0 of a file, which is known by its size and time.
     """
 
     first: int
     end: int
     encoder: Encoder
     batches: Callable[[], Iterable[Any]]
+    crc: int = 0
 
     @property
     def first_line(self) -> int:
@@ -40,10 +44,6 @@ class ColumnarPart:
     @property
     def lines(self) -> int:
         return self.end - self.first
-
-    @property
-    def crc(self) -> int:
-        return 0
 
     def count(self) -> int:
         return self.end - self.first
@@ -91,6 +91,7 @@ class ColumnarFile:
     def __init__(self, given: Input) -> None:
         self._given = given
         self._stream: Closable | None = None
+        self._bytes: _Whole | None = None
         self._reader: Any = None
         self._groups: list[int] | None = None
         try:
@@ -125,36 +126,76 @@ class ColumnarFile:
                 self._groups = [reader.get_batch(n).num_rows for n in range(reader.num_record_batches)]
                 return reader.schema
         self._stream, _ = self._given.open()
-        self._reader = ipc.open_stream(_module("pyarrow").PythonFile(_Whole(self._stream), mode="r"))
+        self._bytes = _Whole(self._stream)
+        self._reader = ipc.open_stream(_module("pyarrow").PythonFile(self._bytes, mode="r"))
         return self._reader.schema
 
     def parts(self, encoder: Encoder, done: Sequence[Done]) -> Iterator[ColumnarPart]:
-        """Yield the parts that are not done."""
-        known = {part.first for part in done}
-        at = 0
-        for rows, batches in self._all(encoder.names):
-            if rows and at not in known:
-                yield ColumnarPart(first=at, end=at + rows, encoder=encoder, batches=batches)
-            at += rows
+        """Yield the parts that are not done.
 
-    def _all(self, names: Sequence[str]) -> Iterator[tuple[int, Callable[[], Iterable[Any]]]]:
+        Raises:
+            RefusedError: those that are done are not what stands there: it is another stream.
+        """
+        left = deque(sorted(done, key=lambda part: part.first))
+        at = 0
+        for rows, crc, batches in self._all(encoder.names):
+            if not rows:
+                continue
+            if not left or left[0].first >= at + rows:
+                yield ColumnarPart(first=at, end=at + rows, encoder=encoder, batches=batches, crc=crc)
+            elif (left[0].first, left[0].end, left[0].crc) == (at, at + rows, crc):
+                left.popleft()
+            else:
+                raise self._differs(left[0])
+            at += rows
+        if left:
+            raise self._differs(left[0])
+
+    def _differs(self, part: Done) -> RefusedError:
+        return RefusedError(
+            f"{self._given.name} is not what the load began with: it differs between the rows {part.first:,} and"
+            f" {part.end:,}.",
+            consequence="What is in the table stays; nothing was added there.",
+            hint="Give the same input, or --restart to load this one from its beginning.",
+        )
+
+    def _all(self, names: Sequence[str]) -> Iterator[tuple[int, int, Callable[[], Iterable[Any]]]]:
+        """Yield the number of rows, the CRC and a reader of each group of rows."""
         if self._groups is None:
-            for batch in self._reader:
-                yield batch.num_rows, lambda batch=batch: [batch.select(list(names))]
+            assert self._bytes is not None, "a stream is read through it"
+            self._bytes.crc = 0
+            for batch in self._whole(self._reader):
+                crc, self._bytes.crc = self._bytes.crc, 0
+                yield batch.num_rows, crc, lambda batch=batch: [batch.select(list(names))]
             return
         read = self._read_group if self._given.format == "parquet" else self._read_batch
         for number, rows in enumerate(self._groups):
-            yield rows, lambda number=number: read(number, list(names))
+            yield rows, 0, lambda number=number: read(number, list(names))
 
     def _read_group(self, number: int, names: list[str]) -> Iterable[Any]:
         # One a part: a reader is no thread's but the one's that made it.
         file: Any = _module("pyarrow.parquet").ParquetFile(self._given.path, metadata=self._metadata)
         with file:
-            for batch in file.iter_batches(row_groups=[number], columns=names, batch_size=16 * BLOCK_ROWS):
+            size = 16 * BLOCK_ROWS
+            for batch in self._whole(file.iter_batches(row_groups=[number], columns=names, batch_size=size)):
                 yield batch.select(names)
 
     def _read_batch(self, number: int, names: list[str]) -> Iterable[Any]:
-        yield _module("pyarrow.ipc").open_file(str(self._given.path)).get_batch(number).select(names)
+        file = _module("pyarrow.ipc").open_file(str(self._given.path))
+        for batch in self._whole(map(file.get_batch, [number])):
+            yield batch.select(names)
+
+    def _whole(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield what pyarrow reads.
+
+        Raises:
+            DamagedFileError: it cannot be read on.
+        """
+        try:
+            yield from batches
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+            raise damaged(self._given.name, reason) from error
 
     def close(self) -> None:
         if self._stream is not None:
@@ -162,18 +203,20 @@ class ColumnarFile:
 
 
 class _Whole:
-    """A stream as pyarrow wants it: what is asked for comes at once, or it is the end."""
+    """A stream as pyarrow wants it: what is asked for comes at once, or it is the end. `crc` is of what was read."""
 
     closed = False
 
     def __init__(self, stream: Closable) -> None:
         self._stream = stream
+        self.crc = 0
 
     def read(self, size: int) -> bytes:
         parts: list[bytes] = []
         while size > 0 and (block := self._stream.read(size)):
             parts.append(block)
             size -= len(block)
+            self.crc = zlib.crc32(block, self.crc)
         return b"".join(parts)
 
     def close(self) -> None:

@@ -64,6 +64,16 @@ class Input:
     path: Path | None
     open: Callable[[], tuple[Closable, Callable[[], int]]]
 
+    def has_changed(self) -> bool:
+        """Tell whether a file is another one by now, as its size and time say."""
+        if self.path is None or self.identity is None:
+            return False
+        try:
+            facts = self.path.stat()
+        except OSError:
+            return False
+        return (facts.st_size, facts.st_mtime_ns) != (self.identity.size_bytes, self.identity.modified_ns)
+
 
 def open_input(file: str, options: LoadOptions) -> Input:
     """Look at what is to be loaded, without reading it.
@@ -75,7 +85,7 @@ def open_input(file: str, options: LoadOptions) -> Input:
     if file == STDIN:
         # Its bytes can be had once only: what is looked at here is given out again.
         # Unbuffered: a thread that waits for a pipe would hold the buffer's lock when the process ends.
-        peeked = _Peeked(io.FileIO(sys.stdin.fileno(), closefd=False))
+        peeked = _Peeked(io.FileIO(sys.stdin.fileno(), closefd=False), is_ours=False)
         return _described("standard input", STDIN, None, None, None, peeked.head, lambda: peeked, options, encoding)
     path = Path(file)
     try:
@@ -83,7 +93,7 @@ def open_input(file: str, options: LoadOptions) -> Input:
         if path.is_dir():
             raise UsageError(f"{file} is a directory.", consequence="Nothing was written.", hint="Name one file.")
         if not path.is_file():
-            pipe = _Peeked(path.open("rb", buffering=0))
+            pipe = _Peeked(path.open("rb", buffering=0), is_ours=True)
             return _described(file, STDIN, None, None, None, pipe.head, lambda: pipe, options, encoding)
         with path.open("rb") as opened:
             head = opened.read(_PROBE_BYTES)
@@ -165,7 +175,11 @@ def _format(name: str, head: bytes, compression: str) -> Format:
 
 def _codec(name: str) -> str:
     try:
-        found = codecs.lookup(name).name
+        info = codecs.lookup(name)
+        # Not so base64, rot13 and their like, which are codecs, too.
+        if not getattr(info, "_is_text_encoding", True):
+            raise LookupError
+        found = info.name
     except LookupError:
         raise UsageError(
             f"There is no encoding {name!r}.", hint="As Python names them: utf-8, latin-1, cp1252 …"
@@ -174,10 +188,14 @@ def _codec(name: str) -> str:
 
 
 class _Peeked:
-    """A stream whose first bytes were looked at."""
+    """A stream whose first bytes were looked at.
 
-    def __init__(self, raw: Readable) -> None:
-        self._raw = raw
+    Args:
+        is_ours: to close; standard input is not.
+    """
+
+    def __init__(self, raw: Closable, *, is_ours: bool) -> None:
+        self._raw, self._is_ours = raw, is_ours
         self.head = read_fully(raw, _PROBE_BYTES)
         self._left = self.head
 
@@ -188,7 +206,8 @@ class _Peeked:
         return self._raw.read(size)
 
     def close(self) -> None:
-        """Standard input is not ours to close."""
+        if self._is_ours:
+            self._raw.close()
 
 
 class _Counted(io.RawIOBase):
@@ -246,19 +265,20 @@ class _Guarded:
         except PgscaleError:
             raise
         except (EOFError, OSError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-            raise _damaged(self._name, error) from error
+            raise damaged(self._name, error) from error
         except Exception as error:
             # The class of errors depends on which of the libraries for zstd is there.
             if "zst" not in type(error).__name__.lower():
                 raise
-            raise _damaged(self._name, error) from error
+            raise damaged(self._name, error) from error
 
     def close(self) -> None:
         self._stream.close()
         self._raw.close()
 
 
-def _damaged(name: str, error: Exception) -> PgscaleError:
+def damaged(name: str, error: object) -> PgscaleError:
+    """Return an error for a file that ends too early, or is none."""
     return DamagedFileError(
         f"{name} is damaged or cut short: {error}.",
         hint="Get the file anew, and load it with --restart when the rows of this one are out of the table.",
@@ -301,7 +321,7 @@ def _decompressed(raw: Any, compression: str, name: str) -> Any:
         try:
             archive = zipfile.ZipFile(cast("Any", io.BufferedReader(raw)))
         except zipfile.BadZipFile as error:
-            raise _damaged(name, error) from error
+            raise damaged(name, error) from error
         members = [m for m in archive.infolist() if not m.is_dir()]
         if len(members) != 1:
             raise RefusedError(
@@ -309,7 +329,14 @@ def _decompressed(raw: Any, compression: str, name: str) -> Any:
                 consequence="Nothing was written.",
                 hint="unzip it and load them one by one.",
             )
-        return archive.open(members[0])
+        try:
+            return archive.open(members[0])
+        except (RuntimeError, NotImplementedError) as error:
+            raise RefusedError(
+                f"{name} cannot be unpacked: {str(error).rstrip('.')}.",
+                consequence="Nothing was written.",
+                hint=f"unzip -p {name} | pgscale load …",
+            ) from error
     return _zstd(raw)
 
 

@@ -46,7 +46,9 @@ UPDATE pgscale.load SET state = 'done', ended_at = pg_catalog.clock_timestamp(),
 WHERE id = %(load_id)s::pg_catalog.int8
 
 -- name: delete_parts
-DELETE FROM pgscale.load_part WHERE load_id = %(load_id)s::pg_catalog.int8
+-- Not those of standard input: what is given again has only them to be compared with.
+DELETE FROM pgscale.load_part p USING pgscale.load l
+WHERE p.load_id = %(load_id)s::pg_catalog.int8 AND l.id = p.load_id AND l.source <> '-'
 
 -- name: insert_witness
 INSERT INTO pgscale.load_witness (load_id) VALUES (%(load_id)s::pg_catalog.int8) ON CONFLICT DO NOTHING

@@ -38,6 +38,10 @@ class Source(Protocol):
     def total(self) -> int | None: ...
     def prepare(self, destination: Destination, names: Sequence[str], server_version: int) -> None: ...
     def parts(self, done: Sequence[Done], part_bytes: int) -> Iterator[Part]: ...
+    def compare(self, done: Sequence[Done]) -> None:
+        """Read all of it, and raise RefusedError when it is not, from beginning to end, what these parts were."""
+        ...
+
     def taken(self, landed: int) -> int: ...
     def close(self) -> None: ...
 
@@ -156,6 +160,15 @@ class Text:
                 )
             self._at = part.end
 
+    def compare(self, done: Sequence[Done]) -> None:
+        self._skip_done({part.first: part for part in done}, done[-1].end if done else self._at)
+        if self._stream.read(1):
+            raise RefusedError(
+                f"{self._given.name} is not what the load began with: it goes on after byte {self._at:,}.",
+                consequence="Nothing was added.",
+                hint="Without --resume it is loaded from its beginning.",
+            )
+
     def taken(self, landed: int) -> int:
         return landed if self._given.is_plain else self._tell()
 
@@ -167,6 +180,7 @@ class Columnar:
     """Parquet and Arrow: rows, in the groups of the file."""
 
     def __init__(self, given: Input, options: LoadOptions) -> None:
+        self._given = given
         self._file = ColumnarFile(given)
         self._encoder: Encoder | None = None
         if missing := [name for name in options.columns if name not in self._file.names]:
@@ -185,6 +199,14 @@ class Columnar:
         del part_bytes
         assert self._encoder is not None, "prepare comes first"
         yield from self._file.parts(self._encoder, done)
+
+    def compare(self, done: Sequence[Done]) -> None:
+        for part in self.parts(done, 0):
+            raise RefusedError(
+                f"{self._given.name} is not what the load began with: it goes on with row {part.first:,}.",
+                consequence="Nothing was added.",
+                hint="Without --resume it is loaded from its beginning.",
+            )
 
     def taken(self, landed: int) -> int:
         return landed

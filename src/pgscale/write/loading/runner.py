@@ -86,16 +86,19 @@ def load(
     except RunFailedError as error:
         # It does not get as far as its first line.
         raise RefusedError(error.fact, consequence="Nothing was written.") from error
+    reading = threading.Lock()
     try:
         refuse_transaction_pooling(conninfo)
         with _open(conninfo, CONTROL) as control:
-            return _Loading(conninfo, table, given, source, wanted, control, watch).run()
+            return _Loading(conninfo, table, given, source, wanted, control, watch, reading).run()
     except psycopg.Error as error:
         made = translated(error, conninfo, ConnectError)
         made.consequence = made.consequence or "Nothing was written."
         raise made from error
     finally:
-        source.close()
+        # A thread that waits for a pipe may be in it still; to close what it reads would be to wait with it.
+        if reading.acquire(blocking=False):
+            source.close()
 
 
 def _check(options: LoadOptions) -> None:
@@ -127,7 +130,9 @@ class _Loading:
         options: LoadOptions,
         control: Session,
         watch: Watch,
+        reading: threading.Lock,
     ) -> None:
+        self._reading = reading
         self._conninfo, self._given, self._source, self._options = conninfo, given, source, options
         self._control, self._watch = control, watch
         self._began = time.monotonic()
@@ -145,6 +150,7 @@ class _Loading:
         self._stored_options = _stored(options, names)
         self._workers = self._choose_workers()
         self._load_id = 0
+        self._is_finished = False
         self._counts = Counts()
         self._parts = self._resumed = 0
         self._landed = 0
@@ -155,9 +161,12 @@ class _Loading:
     # -- before and after ------------------------------------------------------------------------------------------
 
     def run(self) -> LoadResult:
-        finished = self._enter()
-        if finished is not None:
-            return finished
+        self._enter()
+        if self._is_finished:
+            if self._given.source == STDIN:
+                # It has no name and no size: only its bytes tell whether it is what was loaded.
+                self._source.compare(self._done()[0])
+            return self._result(was_complete=True)
         done, counts = self._done()
         self._counts, self._parts, self._resumed = counts, len(done), len(done)
         self._landed = sum(part.end - part.first for part in done)
@@ -189,11 +198,19 @@ class _Loading:
             workers=self._workers,
             seconds=time.monotonic() - self._began,
             rejects=str(self._options.rejects) if self._options.rejects is not None else None,
-            warnings=warnings_of(
-                self._rules, self._destination, self._workers, is_merge=self._target.merge is not None
-            ),
+            warnings=self._warnings(),
             was_complete=was_complete,
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        is_merge = self._target.merge is not None
+        found = warnings_of(self._rules, self._destination, self._workers, is_merge=is_merge)
+        if self._given.has_changed():
+            found += (
+                f"{self._given.name} was changed while it was loaded: the last line that was read may be half of one,"
+                " and what came after it is not in the table.",
+            )
+        return found
 
     def _choose_workers(self) -> int:
         if self._options.workers is not None:
@@ -213,14 +230,15 @@ class _Loading:
             return STREAM_PART_BYTES
         return min(MOST_PART_BYTES, max(LEAST_PART_BYTES, size // (self._workers * 8)))
 
-    def _enter(self) -> LoadResult | None:
-        """Find or make the load's row and own it; return a result when there is nothing left to do."""
+    def _enter(self) -> None:
+        """Find or make the load's row and own it; it may be finished already."""
         control, options, given = self._control, self._options, self._given
         oid, source = self._destination.oid, given.source
         with control.transaction():
             store.create(control)
             store.execute(control, "forget_old_loads")
-            for row in store.find_loads(control, oid, source):
+            # Of those of standard input, one that is not finished is more likely meant.
+            for row in sorted(store.find_loads(control, oid, source), key=lambda row: row.is_done):
                 if not row.is_done and not store.scalar(control, "try_own", load_id=row.load_id):
                     if source == STDIN:
                         continue
@@ -234,7 +252,8 @@ class _Loading:
                     self._check_same(row)
                     self._load_id, self._counts = row.load_id, row.counts
                     self._parts = self._resumed = row.parts
-                    return self._result(was_complete=True)
+                    self._is_finished = True
+                    return
                 if not row.is_done:
                     # Workers of a process that was killed may be committing still.
                     store.execute(control, "wait_for_orphans", load_id=row.load_id)
@@ -242,7 +261,7 @@ class _Loading:
                     if options.resume:
                         self._check_same(row)
                         self._load_id = row.load_id
-                        return None
+                        return
                     if parts and not options.restart:
                         raise RefusedError(
                             f"A load of {given.name} into {self._target.shown} was not finished:"
@@ -262,7 +281,6 @@ class _Loading:
             if self._is_unlogged:
                 store.execute(control, "insert_witness", load_id=self._load_id)
         kill_point("load:entered")
-        return None
 
     def _check_same(self, row: store.LoadRow) -> None:
         """Raise when the file or the options are not those the load began with.
@@ -309,9 +327,14 @@ class _Loading:
         try:
             for _ in threads:
                 wait_for(shared.ended)
+                if shared.failures:
+                    # Not for the reader: it may wait for a pipe for ever, and it writes nothing.
+                    for thread in threads[1:]:
+                        while thread.is_alive():
+                            thread.join(1.0)
+                    break
         except BaseException:
             cancel(shared)
-            # Not the reader: it may wait for a pipe for ever, and it writes nothing.
             for thread in threads[1:]:
                 thread.join(10.0)
             raise
@@ -321,9 +344,10 @@ class _Loading:
     def _read(self, shared: Shared, done: Sequence[Done]) -> None:
         parts: Iterator[Part] = self._source.parts(done, self._part_bytes())
         try:
-            for part in parts:
-                if not put(shared, part):
-                    return
+            with self._reading:
+                for part in parts:
+                    if not put(shared, part):
+                        return
         finally:
             for _ in range(self._workers):
                 put(shared, None)
