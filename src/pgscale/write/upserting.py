@@ -161,10 +161,7 @@ def upsert_steps(
         dead = sink.count
     elif len(chunk) <= most_unnested:
         yield Atomic()
-        forms = [encoder.judge(row, shape, number) for number, row in enumerate(chunk)]
-        data = array_of_rows([dict(zip(encoder.names, form, strict=True)) for form in forms], destination)
-        source = ddl.unnested(destination.table, tuple(c.name for c in destination.columns))
-        inserted, updated = yield from merge(source, {"rows": Parameter(data)})
+        inserted, updated = yield from merge(*_unnest(destination, encoder, shape, chunk))
         given = len(chunk)
         yield Done()
     else:
@@ -175,6 +172,14 @@ def upsert_steps(
         yield Done()
     warnings = find_overwritten_counters(chosen, destination.types)
     return UpsertResult(rows=given, inserted=inserted, updated=updated, warnings=warnings, dead_letters=dead)
+
+
+def _unnest(
+    destination: Destination, encoder: Encoder, shape: Shape, chunk: Chunk
+) -> tuple[ddl.Source, dict[str, Any]]:
+    forms = [encoder.judge(row, shape, number) for number, row in enumerate(chunk)]
+    data = array_of_rows([dict(zip(encoder.names, form, strict=True)) for form in forms], destination)
+    return ddl.unnested(destination.table, tuple(c.name for c in destination.columns)), {"rows": Parameter(data)}
 
 
 def _stage(destination: Destination, staging: QName, encoder: Encoder, shape: Shape, chunk: Chunk) -> Steps[int]:
