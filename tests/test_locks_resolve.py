@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -130,6 +131,19 @@ def test_where_a_cancel_does_not_help(scene: Scene) -> None:
     assert not scene.is_alive(root)
 
 
+def test_a_process_that_does_not_react(scene: Scene) -> None:
+    root, waiter = scene.hold(), scene.wait()
+    os.kill(_pid(root), signal.SIGSTOP)
+    try:
+        ran = _resolve(scene.database.dsn, f"{_pid(root)} --yes --wait 0.2s")
+    finally:
+        os.kill(_pid(root), signal.SIGCONT)
+    assert ran.exit_code == 5
+    assert ran.out.startswith(f"{_pid(root)} was terminated, and still holds others up.\n")
+    assert f"Still waiting: 1 session.\n   {_pid(waiter)}  waits for " in ran.out
+    assert outcome(waiter) == "ok"
+
+
 def test_only_the_very_session_is_signalled(scene: Scene) -> None:
     """A pid that somebody else has got, and the session's next transaction, are left alone, in one statement."""
     root = scene.hold()
@@ -213,7 +227,6 @@ def test_prepared_transactions(scene: Scene, database_factory: Any, pg_version: 
     gid = f"1{_pid(scene.observer)}{database.name.translate({ord(c): str(ord(c) % 10) for c in 'db_acef'})}"
     scene.hold("BEGIN", "LOCK TABLE t", f"PREPARE TRANSACTION '{gid}'")
     waiter = scene.wait()
-    assert f"resolve --prepared {gid}` would free 1 session." in pgscale("locks", "--dsn", database.dsn).out
     elsewhere, role = database_factory(), database.create_role()
     target = f"{gid} --prepared --yes"
     for dsn, code, said in (
@@ -247,6 +260,13 @@ def test_prepared_transactions(scene: Scene, database_factory: Any, pg_version: 
         until_waiting(scene.observer, _pid(waiter))
 
     assert runner.resolve(database.dsn, "it's", anew).done == ()
+
+    def alone(plan: object, tree: object) -> None:
+        scene.observer.execute("ROLLBACK PREPARED 'alone'")
+        scene.hold("BEGIN", "LOCK TABLE u", "PREPARE TRANSACTION 'alone'")
+
+    scene.hold("BEGIN", "LOCK TABLE u", "PREPARE TRANSACTION 'alone'")
+    assert runner.resolve(database.dsn, "alone", alone, force=True).done == ()
     assert runner.resolve(database.superuser_dsn, "it's", lambda plan, tree: None).done == ("rollback",)
     assert outcome(waiter) == "ok"
 
@@ -295,13 +315,14 @@ def test_servers_own_processes(private_server: Any, database_factory: Any) -> No
     """An autovacuum against wraparound, a walsender and the checkpointer; a transaction prepared before a restart."""
     server = private_server({"autovacuum_naptime": "1s", "autovacuum_freeze_max_age": "100000", "fsync": "off"})
     scene = Scene(database_factory(server))
-    scene.hold("BEGIN", "LOCK TABLE u", "PREPARE TRANSACTION 'old'")
+    scene.hold("BEGIN", "LOCK TABLE u", "PREPARE TRANSACTION '12'")
     server.stop("fast")
     server.start()
     scene.observer = observer = scene.database.connect_superuser()
     dsn, superuser = scene.database.dsn, scene.database.superuser_dsn
     waiter = scene.wait("BEGIN; LOCK TABLE u; COMMIT")
-    assert runner.resolve(dsn, "old", lambda plan, tree: None).freed == (_pid(waiter),)
+    assert "`pgscale locks resolve --prepared 12` would free 1 session.\n" in pgscale("locks", "--dsn", dsn).out
+    assert runner.resolve(dsn, "12", lambda plan, tree: None, prepared=True).freed == (_pid(waiter),)
     assert outcome(waiter) == "ok"
 
     # Not enabled, it is still vacuumed against wraparound, and only so.

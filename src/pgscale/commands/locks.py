@@ -15,7 +15,7 @@ from pgscale.doctor.locks import runner
 from pgscale.doctor.locks.model import Key, Node, Prepared, Tree
 from pgscale.doctor.locks.modes import mode_name
 from pgscale.doctor.locks.plan import Resolution
-from pgscale.doctor.locks.reader import LOOK, NotReadableError, read_look
+from pgscale.doctor.locks.reader import LOOK, LocksNotReadableError, read_look
 from pgscale.doctor.locks.runner import Resolved
 from pgscale.doctor.locks.tree import build_tree
 from pgscale.errors import ConnectError
@@ -53,7 +53,7 @@ def watch(dsn: str | None, every_s: float) -> Iterator[Picture]:
                     branches=picture.branches,
                     notes=picture.notes,
                 )
-            except (ConnectError, NotReadableError) as error:
+            except (ConnectError, LocksNotReadableError) as error:
                 yield Picture(headline=f"{error} Trying again.")
             time.sleep(every_s)
     finally:

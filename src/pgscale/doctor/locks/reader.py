@@ -21,7 +21,7 @@ LOOK = Profile(purpose="locks", statement_timeout_ms=10_000, lock_timeout_ms=1_0
 _NAMES_UNREAD = "Names of relations could not be read: {reason}."
 
 
-class NotReadableError(PgscaleError):
+class LocksNotReadableError(PgscaleError):
     """The lock table could not be read in time."""
 
     exit_code = 3
@@ -36,7 +36,7 @@ def read_look(session: Session, pid: int | None = None) -> Look:
         pid: a backend to read even when it has nothing to do with any wait.
 
     Raises:
-        NotReadableError: a catalog is locked, or the server took more than ten seconds.
+        LocksNotReadableError: a catalog is locked, or the server took more than ten seconds.
         ConnectError: the connection was lost.
     """
     version = session.info.server_version
@@ -47,7 +47,7 @@ def read_look(session: Session, pid: int | None = None) -> Look:
         pids = {lock.pid for lock in locks if lock.pid is not None} | {b for lock in locks for b in lock.blockers}
         backends = _read_backends(session, pids if pid is None else pids | {pid})
         prepared = read_prepared(session)
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         raise _failure(session, error) from error
     relations, objects, notes = _read_names(session, locks, moment[1])
     return Look(
@@ -66,7 +66,7 @@ def read_look(session: Session, pid: int | None = None) -> Look:
 def _failure(session: Session, error: psycopg.Error) -> PgscaleError:
     if session.closed or error.sqlstate is None:
         return ConnectError("The connection was lost.", hint="Check that the server is up.")
-    return NotReadableError(
+    return LocksNotReadableError(
         f"The lock table could not be read: {' '.join(str(error).split())}.",
         consequence="Either the server is very busy, or somebody holds a system catalog (VACUUM FULL, REINDEX, LOCK).",
         hint="Try again; a session that is already open can still call pg_blocking_pids(pid).",
@@ -161,10 +161,16 @@ def _read_names(
 
 
 def read_rights(session: Session, pid: int) -> Rights:
-    """Read what the session's role may signal, above all the process of that pid."""
-    row: tuple[Any, ...] | None = session.execute(
-        QUERIES.get("read_rights", session.info.server_version), {"pid": pid}
-    ).fetchone()
+    """Read what the session's role may signal, above all the process of that pid.
+
+    Raises:
+        LocksNotReadableError, ConnectError: as `read_look`.
+    """
+    query = QUERIES.get("read_rights", session.info.server_version)
+    try:
+        row: tuple[Any, ...] | None = session.execute(query, {"pid": pid}).fetchone()
+    except psycopg.Error as error:
+        raise _failure(session, error) from error
     is_superuser, may_signal, has_role, target_is_superuser, may_signal_autovacuum = row or (False,) * 5
     return Rights(
         is_superuser=is_superuser,
