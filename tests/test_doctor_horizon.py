@@ -96,7 +96,7 @@ def test_the_culprit_is_named_and_its_remedy_removes_it(
     thread.start()
     _time_passes(database)
     finding = doctor.finding(CHECK)
-    assert finding["evidence"]["last_query"] == "SELECT pg_sleep(300)"
+    assert finding["evidence"]["query"] == "SELECT pg_sleep(300)"
     doctor.apply(finding)
     thread.join(30)
     assert ended == ["57014"]
@@ -128,16 +128,21 @@ def test_slots_and_other_databases(
         superuser.execute("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
         _time_passes(database)
         finding = doctor.finding(CHECK)
-        assert finding["subject"] == "replication slot cdc, not in use,"
+        assert finding["subject"] == "replication slot cdc (not in use)"
         assert "of the system catalogs" in finding["fact"]
         # What holds rows of tables comes first.
         holder = _holds(database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
         _time_passes(database)
         assert doctor.finding(CHECK)["evidence"]["pid"] == holder.info.backend_pid
         holder.close()
+        # How old it is in time, earlier runs tell: two hours ago later transactions had their ids.
+        doctor.limits(horizon={"least_age_xids": 5})
+        doctor.hours_pass(2)
+        assert 7200 <= doctor.finding(CHECK)["evidence"]["age_s"] < 7300
         doctor.apply(finding)
         assert doctor.is_well(CHECK)
 
+    doctor.limits(horizon={"warning_age_xids": 5})
     other = database_factory(database.server)
     reader = other.connect()
     reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")

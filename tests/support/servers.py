@@ -159,11 +159,10 @@ def private_server(version: int, settings: Mapping[str, str]) -> Server:
 def quiet_server(version: int) -> Iterator[Server]:
     """A server that is shared, but by one test at a time: what it shows of the whole cluster is that test's doing."""
     root = current_root()
-    server = Server(
-        binaries(version),
-        root / f"quiet-{version}",
-        settings={**SETTINGS, "max_connections": "30", "autovacuum": "off", "max_wal_size": "96MB"},
-    )
+    settings = {**SETTINGS, "max_connections": "30", "autovacuum": "off", "max_wal_size": "96MB"}
+    if version >= 16:
+        settings["reserved_connections"] = "2"
+    server = Server(binaries(version), root / f"quiet-{version}", settings=settings)
     with (root / f"quiet-{version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield server.start()

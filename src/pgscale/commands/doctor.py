@@ -166,7 +166,13 @@ def _remedy(remedy: Remedy, word: str) -> Iterator[str]:
 
 def _evidence(evidence: Mapping[str, Json]) -> Iterator[str]:
     """Numbers and texts as aligned pairs; lists of objects as tables below them."""
-    shown = {_label(name): _show(name, value) for name, value in evidence.items() if not isinstance(value, list)}
+    shown: dict[str, str] = {}
+    for name, value in evidence.items():
+        if isinstance(value, dict):
+            # Names of settings and the like: as they are.
+            shown |= {inner: _show("", one) for inner, one in value.items()}
+        elif not isinstance(value, list):
+            shown[_label(name)] = _show(name, value)
     wide = max((len(label) for label, text in shown.items() if text), default=0)
     for label, text in shown.items():
         if text:

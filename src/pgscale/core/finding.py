@@ -58,7 +58,9 @@ class Finding:
         check: the id of the check, `area.thing`.
         subject: what is ill: a table, an index, a session, a setting; empty for the whole database.
         fact: what is so, in one sentence with its numbers.
-        evidence: the numbers it rests on, by name, in the order to show them in. A list of objects is a table.
+        evidence: the numbers it rests on, by name, in the order to show them in. The unit ends the name: `_s`,
+            `_bytes`, `_share` (of one), `_xids`. A list of objects is a table; an object has names to be shown as they
+            are, of settings for instance.
         cost: what it costs or will cost, in one sentence.
         remedies: what to do, the best first.
     """

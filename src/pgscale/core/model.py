@@ -26,6 +26,12 @@ def quote_ident(name: str) -> str:
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
+def shorten(text: str, most: int = 120) -> str:
+    """Return a text on one line, at most so many characters of it: a query in a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step of a plan, as it will be executed.

@@ -35,3 +35,54 @@ def rollback_prepared(gid: str) -> str:
 
 def drop_slot(name: str) -> str:
     return _say("SELECT pg_drop_replication_slot({name});", name=sql.Literal(name))
+
+
+def terminate_idle(condition: LiteralString, longer_than_s: float, **of: str | None) -> str:
+    """End sessions by what they do at the time it is run.
+
+    Args:
+        condition: on `state`.
+        longer_than_s: in that state, seconds.
+        of: columns of pg_stat_activity and their values; None leaves one out.
+    """
+    chosen = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(v)) for name, v in of.items() if v is not None
+    ]
+    conditions = sql.SQL(" AND ").join(
+        [
+            sql.SQL("backend_type = 'client backend'"),
+            sql.SQL(condition),
+            sql.SQL("state_change < now() - interval {}").format(sql.Literal(f"{longer_than_s:g} s")),
+            *chosen,
+        ]
+    )
+    return _say("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {conditions};", conditions=conditions)
+
+
+def alter_database(database: str, setting: LiteralString, value: str) -> str:
+    """Set something for the new sessions of a database."""
+    statement: LiteralString = "ALTER DATABASE {database} SET " + setting + " = {value};"
+    return _say(statement, database=sql.Identifier(database), value=sql.Literal(value))
+
+
+def alter_role(role: str, setting: LiteralString, value: str, *, database: str | None = None) -> str:
+    """Set something for the new sessions of a role, in one database or everywhere."""
+    where = sql.SQL(" IN DATABASE {}").format(sql.Identifier(database)) if database is not None else sql.SQL("")
+    statement: LiteralString = "ALTER ROLE {role}{where} SET " + setting + " = {value};"
+    return _say(statement, role=sql.Identifier(role), where=where, value=sql.Literal(value))
+
+
+def alter_system(setting: LiteralString, value: str) -> str:
+    """Set something for the server, and have it read unless it must be restarted."""
+    statement: LiteralString = "ALTER SYSTEM SET " + setting + " = {value};\nSELECT pg_reload_conf();"
+    return _say(statement, value=sql.Literal(value))
+
+
+def limit_connections(kind: str, name: str, most: int) -> str:
+    """Set the CONNECTION LIMIT of a `database` or a `role`."""
+    statement: LiteralString = (
+        "ALTER DATABASE {name} CONNECTION LIMIT {most};"
+        if kind == "database"
+        else "ALTER ROLE {name} CONNECTION LIMIT {most};"
+    )
+    return _say(statement, name=sql.Identifier(name), most=sql.Literal(most))

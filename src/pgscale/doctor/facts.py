@@ -274,9 +274,8 @@ class Facts:
         return reading
 
     def earlier(self, counters: Counters) -> tuple[Reading, ...]:
-        """Return what earlier runs kept of a group since the server started, the oldest first."""
-        readings = (r for r in self._samples.earlier(counters.name) if r.started_at == self.server.started_at)
-        return tuple(sorted(readings, key=lambda each: each.taken_at))
+        """Return what earlier runs kept of a group, the oldest first; the server may have been restarted since."""
+        return tuple(sorted(self._samples.earlier(counters.name), key=lambda each: each.taken_at))
 
     def delta(
         self, counters: Counters, *, least_s: float = LEAST_DELTA_S, least_since_reset_s: float = LEAST_SINCE_RESET_S

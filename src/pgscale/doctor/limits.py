@@ -39,6 +39,26 @@ class HorizonLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsLimits(AreaLimits):
+    """How sessions may behave.
+
+    Args:
+        warning_idle_in_transaction_s, critical_idle_in_transaction_s: since a transaction's last statement, seconds.
+        warning_connections_share, critical_connections_share: connections in use, of those that may be; 0 to 1.
+        long_idle_s: a session that has asked for nothing for so long is not needed now, seconds.
+        pooler_connections, pooler_idle_share: a pooler pays from so many connections on, of which such a share is idle.
+    """
+
+    warning_idle_in_transaction_s: float = 300.0
+    critical_idle_in_transaction_s: float = 3_600.0
+    warning_connections_share: float = 0.8
+    critical_connections_share: float = 0.95
+    long_idle_s: float = 600.0
+    pooler_connections: int = 200
+    pooler_idle_share: float = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -48,3 +68,4 @@ class Limits:
 
     ignore: tuple[str, ...] = ()
     horizon: HorizonLimits = field(default_factory=HorizonLimits)
+    sessions: SessionsLimits = field(default_factory=SessionsLimits)

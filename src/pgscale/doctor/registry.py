@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from pgscale.doctor.checks import horizon
+from pgscale.doctor.checks import connections, horizon, sessions
 from pgscale.doctor.model import Check
 from pgscale.errors import UsageError
 
-CHECKS: tuple[Check, ...] = (*horizon.CHECKS,)
+CHECKS: tuple[Check, ...] = (*horizon.CHECKS, *sessions.CHECKS, *connections.CHECKS)
 
 
 def find(check_id: str) -> Check:

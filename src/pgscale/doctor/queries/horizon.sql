@@ -63,3 +63,7 @@ FROM (
 ) t
 WHERE t.place <= 3
 ORDER BY t.is_catalog, t.place;
+
+-- name: transaction_ids
+-- The next one, 64 bits wide; kept from run to run it tells when an old one was given.
+SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::int8 AS next_xid;
