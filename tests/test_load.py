@@ -1,8 +1,7 @@
-"""`pgscale load`: every format and compression, lines that do not fit, and what is asked wrongly."""
+"""`pgscale load`: every format and compression, from files and standard input, into all kinds of tables."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime as dt
 import gzip
@@ -12,24 +11,24 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from pgscale.cli import load, main
 from pgscale.connect.session import CONTROL, open_session
 from pgscale.core.model import Progress
 from pgscale.demo.flights import FLIGHTS_ROWS, find_flights
-from pgscale.errors import PgscaleError, RefusedError, UsageError
+from pgscale.errors import PgscaleError
 from pgscale.ledger import store as ledger
 from pgscale.write import loading
-from pgscale.write.loading import LoadedRowError, LoadOptions, LoadResult
+from pgscale.write.loading import LoadOptions, LoadResult, lines, reading
 from pgscale.write.loading import store as notes
 from support.servers import Database
 
@@ -252,130 +251,6 @@ def test_a_table_of_every_kind_of_value_from_ndjson(database: Database, tmp_path
     ]
 
 
-@pytest.mark.versions(15, 18)
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["newline", "crlf"])
-def test_lines_that_do_not_fit_are_put_aside(
-    database: Database, conn: psycopg.Connection[Any], tmp_path: Path, end: bytes
-) -> None:
-    conn.execute("CREATE TABLE parent (id bigint PRIMARY KEY); INSERT INTO parent SELECT generate_series(0, 2999)")
-    conn.execute(
-        "ALTER TABLE t ADD CHECK (score < 10000), ALTER label TYPE varchar(20),"
-        " ADD FOREIGN KEY (id) REFERENCES parent DEFERRABLE INITIALLY DEFERRED, ADD UNIQUE (label, id)"
-    )
-    breaks = ("\n", "\r\n", "\r", "", "\n\n\r")
-    lines = [f'{n},"x{breaks[n % 5]}{n}",1.5,2026-03-01'.encode() for n in range(2_000)]
-    bad: dict[int, tuple[bytes, str, str]] = {
-        0: (b"zero,x,1,2026-03-01", "22P02", "id"),
-        300: (b"300,x", "22P04", ""),
-        301: (b"301,x,1,2026-03-01,more", "22P04", ""),
-        500: (b"500,\xff\xfe,1,2026-03-01", "22021", ""),
-        501: (b"501,a\x00b,1,2026-03-01", "22021", ""),
-        700: (b'700,"' + b"long " * 9 + b'",1,2026-03-01', "22001", "label"),
-        900: (b"900,x,99999,2026-03-01", "23514", ""),
-        901: (b",x,9,2026-03-01", "23502", "id"),
-        1200: (b"1199,x,1,2026-03-01", "23505", ""),
-        1500: (b"5000,orphan,1,2026-03-01", "23503", ""),
-        1999: (b"1999,x,1,2026-02-30", "22008", "at"),
-    }
-    for number, (line, _, _) in bad.items():
-        lines[number] = line
-    path, rejects = tmp_path / "bad.csv", tmp_path / "rejects"
-    path.write_bytes(b"id,label,score,at" + end + end.join(lines) + end)
-    result = _load(database, path, rejects=rejects, part_bytes=9_000)
-    assert (result.counts.rows, result.counts.rejected) == (2_000 - len(bad), len(bad))
-    assert conn.execute("SELECT count(*), count(DISTINCT id) FROM t").fetchone() == (1_989, 1_989)
-    text = path.read_bytes().split(b"\n")
-    told = sorted((json.loads(line) for line in rejects.read_text().splitlines()), key=lambda r: r["line"])
-    for reject, (line, state, column) in zip(told, bad.values(), strict=True):
-        found = base64.b64decode(reject["base64"]) if "base64" in reject else reject["text"].encode()
-        assert found == line
-        assert reject["sqlstate"] == state, reject
-        assert reject["reason"]
-        assert reject["column"] == column or not column
-        assert text[reject["line"] - 1].rstrip(b"\r") == line.split(b"\n")[0]
-    # The rejects file is the user's: it is not written over.
-    with pytest.raises(RefusedError, match="is there already"):
-        _load(database, path, rejects=rejects)
-
-
-def test_without_a_file_for_rejects_the_line_is_named(
-    database: Database, conn: psycopg.Connection[Any], tmp_path: Path
-) -> None:
-    lines = [f"{n},x,1,2026-03-01" for n in range(3_000)]
-    lines[2_500] = "2500,x,many,2026-03-01"
-    path = tmp_path / "bad.csv"
-    path.write_text("id,label,score,at\n" + "\n".join(lines))
-    with pytest.raises(LoadedRowError) as raised:
-        _load(database, path, workers=1, part_bytes=8_000)
-    assert (raised.value.line, raised.value.column, raised.value.sqlstate) == (2_502, "score", "22P02")
-    kept = conn.execute("SELECT count(*) FROM t").fetchone()
-    assert kept is not None
-    assert 1_000 < kept[0] < 2_500
-    assert f"{kept[0]:,} rows are in the table and stay" in str(raised.value)
-    assert "--resume --rejects" in str(raised.value)
-    with pytest.raises(RefusedError, match="was not finished"):
-        _load(database, path)
-    assert _load(database, path, resume=True, rejects=tmp_path / "r").counts.rows == 2_999
-    assert conn.execute("SELECT count(*), count(DISTINCT id) FROM t").fetchone() == (2_999, 2_999)
-    # A foreign key names no line: it is found by halving. Nothing was committed, so nothing is to be resumed.
-    conn.execute("CREATE TABLE child (id bigint REFERENCES t)")
-    path.write_text("id\n" + "".join(f"{n if n != 77 else 9999}\n" for n in range(200)))
-    for _ in range(2):
-        with pytest.raises(LoadedRowError) as raised:
-            loading.load(database.dsn, "child", str(path))
-        assert (raised.value.line, raised.value.sqlstate) == (79, "23503")
-        assert "resume" not in str(raised.value)
-
-
-BAD_NDJSON = [
-    (b"{oops", "not JSON: Expecting property name"),
-    (b"[1]", "a JSON array, where an object is wanted"),
-    (b"7", "a JSON number"),
-    (b'{"id": 1, "lable": 2}', "lable is not among the columns"),
-    (b'{"id": "\xff"}', "not UTF-8"),
-    (b'{"id": 1.5}', "invalid input syntax for type bigint"),
-    (b'{"id": [1]}', "invalid input syntax for type bigint"),
-    (b'{"id": 1, "label": "a\\u0000b"}', "invalid byte sequence"),
-    (b'{"id": 1, "label": "\\ud800"}', "invalid byte sequence"),
-]
-
-
-def test_ndjson_that_does_not_fit(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
-    path, rejects = tmp_path / "bad.ndjson", tmp_path / "rejects"
-    lines = [b'{"id": %d, "label": "x"}' % n for n in range(1_000)]
-    for number, (line, _) in enumerate(BAD_NDJSON):
-        lines[100 + 90 * number] = line
-    lines[50] = b""
-    path.write_bytes(b"\n".join(lines))
-    result = _load(database, path, rejects=rejects)
-    assert (result.counts.rows, result.counts.rejected) == (999 - len(BAD_NDJSON), len(BAD_NDJSON))
-    told = sorted((json.loads(line) for line in rejects.read_text().splitlines()), key=lambda r: r["line"])
-    for number, (reject, (_, reason)) in enumerate(zip(told, BAD_NDJSON, strict=True)):
-        assert reject["line"] == 101 + 90 * number
-        assert reason in reject["reason"], reject
-    assert conn.execute("SELECT count(*) FROM t").fetchone() == (999 - len(BAD_NDJSON),)
-
-
-def test_parquet_that_does_not_fit(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet  # noqa: PLC0415 because pyarrow may not be there
-
-    conn.execute("ALTER TABLE t ALTER id TYPE smallint")
-    ids = list(range(1_000))
-    ids[700], ids[950] = 70_000, 5
-    path, rejects = tmp_path / "bad.parquet", tmp_path / "rejects"
-    parquet.write_table(pa.table({"id": ids, "label": ["x"] * 1_000}), path, row_group_size=100)
-    with pytest.raises(LoadedRowError, match="Row 700, column id: 70000 is out of range for smallint"):
-        _load(database, path, workers=1)
-    result = _load(database, path, resume=True, rejects=rejects)
-    assert (result.counts.rows, result.counts.rejected, result.resumed) == (998, 2, 7)
-    told = sorted((json.loads(line) for line in rejects.read_text().splitlines()), key=lambda r: r["line"])
-    assert [(r["line"], r["sqlstate"], json.loads(r["text"])["id"]) for r in told] == [
-        (700, None, 70_000),
-        (950, "23505", 5),
-    ]
-
-
 def test_merging_by_a_key(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
     conn.execute("CREATE TABLE page (url text, day date, views bigint, title text, PRIMARY KEY (url, day))")
     conn.execute("INSERT INTO page VALUES ('/3', '2026-03-01', 1000, 'old')")
@@ -433,124 +308,6 @@ def test_flights_load_as_the_readme_says(database: Database) -> None:
     assert found == (FLIGHTS_ROWS, 12, 8_255)
 
 
-# -- what is asked wrongly -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A command line that must be declined."""
-
-    name: str
-    arguments: tuple[str, ...]
-    exit_code: int
-    says: str
-    data: bytes | None = b"id,label\n1,x\n"
-
-
-WRONG = [
-    Wrong("no such file", ("t", "nowhere.csv"), 2, "no file nowhere.csv", None),
-    Wrong("a directory", ("t", "."), 2, "is a directory", None),
-    Wrong("empty", ("t", "FILE"), 4, "is empty: there is not even a header", b""),
-    Wrong("an empty header", ("t", "FILE"), 4, "first line .* is empty", b"\n1,x\n"),
-    Wrong("no such table", ("nothing", "FILE"), 4, "no table nothing"),
-    Wrong("a sequence", ("s", "FILE"), 4, "takes no rows"),
-    Wrong("unknown column", ("t", "FILE"), 4, r"no column 'lable' \(there is label\)", b"id,lable\n1,x\n"),
-    Wrong("a column twice", ("t", "FILE"), 4, "id comes twice", b"id,id\n1,1\n"),
-    Wrong("a generated column", ("t", "FILE"), 4, "made is generated", b"id,made\n1,1\n"),
-    Wrong("no header after all", ("t", "FILE"), 4, "--no-header", b"1,x\n2,y\n"),
-    Wrong("another encoding in the header", ("t", "FILE"), 4, "--encoding", b"id,lab\xe9l\n1,x\n"),
-    Wrong("utf-16", ("t", "FILE"), 4, "--encoding utf-16", "id,label\n1,x\n".encode("utf-16")),
-    Wrong("an unknown encoding", ("t", "FILE", "--encoding", "klingon"), 2, "klingon"),
-    Wrong("an unknown format", ("t", "FILE", "--format", "xls"), 2, "xls"),
-    Wrong("a delimiter of two", ("t", "FILE", "--delimiter", ";;"), 2, "delimiter"),
-    Wrong("one character for all", ("t", "FILE", "--delimiter", '"'), 2, "same"),
-    Wrong("too few columns named", ("t", "FILE", "--columns", "id"), 4, "2 columns"),
-    Wrong("no workers", ("t", "FILE", "--workers", "0"), 2, "workers"),
-    Wrong("a rule without a key", ("t", "FILE", "--rule", "label=keep"), 2, "--upsert"),
-    Wrong("no such rule", ("t", "FILE", "--upsert", "id", "--rule", "label=double"), 2, "double"),
-    Wrong("no such key", ("t", "FILE", "--upsert", "label"), 4, "no unique key of label"),
-    Wrong("the key is not in the file", ("t", "FILE", "--upsert", "id"), 2, "no column id", b"label\nx\n"),
-    Wrong("nothing to go on with", ("t", "FILE", "--resume"), 4, "no load of .* to go on with"),
-    Wrong("both", ("t", "FILE", "--resume", "--restart"), 2, "exclude"),
-    Wrong("no parquet", ("t", "FILE", "--format", "parquet"), 4, "cannot be read as parquet"),
-    Wrong("no arrow", ("t", "FILE", "--format", "arrow"), 4, "cannot be read as arrow"),
-    Wrong("no objects", ("t", "FILE", "--format", "ndjson"), 4, "names no columns"),
-    Wrong("rejects into a directory that is not", ("t", "FILE", "--rejects", "no/such/file"), 2, "no/such/file"),
-    Wrong(
-        "a dead server",
-        ("t", "FILE", "--dsn", "host=127.0.0.1 port=1 dbname=x"),
-        3,
-        r"Cannot connect: (?s:.*)Check host",
-    ),
-    Wrong("a name that is SQL", ("t; DROP TABLE t", "FILE"), 4, "t; DROP TABLE t"),
-    Wrong("a zip of two", ("t", "FILE"), 4, "holds 2 files", None),
-]
-
-
-@pytest.fixture
-def prepared(
-    database: Database, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conn.execute("ALTER TABLE t ADD made integer GENERATED ALWAYS AS (1) STORED; CREATE SEQUENCE s")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PGSCALE_DSN", database.dsn)
-
-
-def _main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    try:
-        main(["load", *arguments])
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
-
-
-@pytest.mark.usefixtures("prepared")
-def test_what_is_asked_wrongly_is_declined(
-    conn: psycopg.Connection[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for wrong in WRONG:
-        if wrong.data is not None:
-            (tmp_path / "FILE").write_bytes(wrong.data)
-        elif "FILE" in wrong.arguments:
-            with zipfile.ZipFile(tmp_path / "FILE", "w") as archive:
-                archive.writestr("a.csv", "id\n1\n")
-                archive.writestr("b.csv", "id\n2\n")
-        code, out, err = _main(capsys, *wrong.arguments)
-        assert code == wrong.exit_code, (wrong.name, err)
-        assert re.search(wrong.says, err), (wrong.name, err)
-        assert "Traceback" not in err
-        assert len(err.split("\n\n")) <= 2
-        assert len(err) < 1_000
-        assert not out
-        assert conn.execute("SELECT count(*) FROM t").fetchone() == (0,), wrong.name
-        row = conn.execute("SELECT to_regclass('pgscale.load') IS NULL").fetchone()
-        assert row == (True,) or conn.execute("SELECT count(*) FROM pgscale.load").fetchone() == (0,), wrong.name
-    code, out, _ = _main(capsys, "t", "FILE", "--resume", "--json")
-    assert (code, json.loads(out)["exit_code"]) == (4, 4)
-
-
-def test_a_role_without_rights(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_text("id\n1\n")
-    role = database.create_role("reader")
-    conn.execute(sql.SQL("GRANT SELECT ON t TO {}").format(sql.Identifier(role)))
-    with pytest.raises(PgscaleError, match="may not insert") as raised:
-        loading.load(database.dsn_as(role), "t", str(path))
-    assert raised.value.exit_code == 3
-    conn.execute(sql.SQL("GRANT INSERT ON t TO {}").format(sql.Identifier(role)))
-    with pytest.raises(PgscaleError, match="GRANT CREATE ON DATABASE") as raised:
-        loading.load(database.dsn_as(role), "t", str(path))
-    assert raised.value.exit_code == 3
-    # The tables are there and granted: it needs no more than INSERT on the table.
-    loading.load(database.dsn, "t", str(path))
-    conn.execute(sql.SQL("GRANT USAGE ON SCHEMA pgscale TO {}").format(sql.Identifier(role)))
-    conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA pgscale TO {}").format(sql.Identifier(role)))
-    path.write_text("id\n2\n")
-    assert loading.load(database.dsn_as(role), "t", str(path)).counts.rows == 1
-
-
 def test_damaged_files_keep_what_came_before(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
     for name in ("x.csv.gz", "x.csv.zst"):
         conn.execute("TRUNCATE t")
@@ -569,21 +326,6 @@ def test_damaged_files_keep_what_came_before(database: Database, conn: psycopg.C
         path.write_bytes(b"\x1f\x8b" + b"nonsense" * 100)
         with pytest.raises(PgscaleError, match="damaged or cut short"):
             _load(database, path, restart=True)
-
-
-@pytest.mark.versions(15, 18)
-def test_the_end_marker_of_old_servers_loses_nothing(database: Database, pg_version: int, tmp_path: Path) -> None:
-    conn = database.connect()
-    conn.execute("CREATE TABLE one (v text)")
-    path, rejects = tmp_path / "x.csv", tmp_path / "rejects"
-    path.write_text("v\n" + "a\n" * 500 + "\\.\n" + "b\n" * 500)
-    result = loading.load(database.dsn, "one", str(path), LoadOptions(rejects=rejects))
-    if pg_version >= 18:
-        assert (result.counts.rows, result.counts.rejected) == (1_001, 0)
-    else:
-        assert (result.counts.rows, result.counts.rejected) == (1_000, 1)
-        assert json.loads(rejects.read_text())["line"] == 502
-    assert conn.execute("SELECT count(*) FROM one").fetchone() == (result.counts.rows,)
 
 
 def test_the_login_s_own_settings_hold(database: Database, tmp_path: Path) -> None:
@@ -626,12 +368,30 @@ def test_the_notes_of_loads_outlive_the_ledger_of_runs(database: Database, conn:
     assert found == (None, "pgscale.load")
 
 
-def test_the_command_line_offers_every_format() -> None:
-    assert set(load.FORMATS) == set(loading.FORMATS)
-
-
-def test_options_of_the_library_are_checked(database: Database, tmp_path: Path) -> None:
+def test_the_reader_is_ahead_by_a_part(
+    database: Database, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the server is: what is read lies in memory."""
     path = tmp_path / "x.csv"
-    path.write_text("id\n1\n")
-    with pytest.raises(UsageError, match="exclude"):
-        loading.load(database.dsn, "t", str(path), LoadOptions(resume=True, restart=True))
+    path.write_text(_csv())
+    cut, pieces = reading.cut, list[int]()
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[lines.Piece]:
+        for piece in cut(*arguments, **options):
+            pieces.append(piece.first)
+            yield piece
+
+    monkeypatch.setattr(reading, "cut", counted)
+    with conn.transaction():
+        conn.execute("LOCK TABLE t IN SHARE MODE")
+        loader = threading.Thread(target=_load, args=(database, path), kwargs={"workers": 1})
+        loader.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND NOT granted"
+        until = time.monotonic() + 60
+        while conn.execute(waits).fetchone() != (1,):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert len(pieces) <= 2
+    loader.join()
+    assert len(pieces) > 10
+    assert conn.execute("SELECT count(*) FROM t").fetchone() == (2_000,)

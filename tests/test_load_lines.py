@@ -76,6 +76,14 @@ def test_what_is_left_is_cut_anew(data: bytes, first_size: int, second_size: int
     assert b"".join(found[at] for at in sorted(found)) == data
 
 
+def test_the_first_piece_is_soon_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "FIRST_BYTES", 20)
+    monkeypatch.setattr(lines, "_TURN_BYTES", 7)
+    pieces = list(cut(io.BytesIO(b'a,"\n"\n' * 200), Style(quote=b'"'), 100))
+    assert [len(p.data) for p in pieces[:3]] == [18, 96, 96]
+    assert [p.lines for p in pieces[:3]] == [6, 32, 32]
+
+
 def test_how_lines_end() -> None:
     for head, newline in (
         (b"a\nb", b"\n"),

@@ -21,11 +21,11 @@ class CsvPart(PieceOfFile):
     """Lines of a CSV, sent as they are.
 
     Args:
-        stops_at_marker: the server takes a line of a backslash and a point for the end of all data.
+        has_marker: there is a line of a backslash and a point, which the server takes for the end of all data.
     """
 
     quote: bytes
-    stops_at_marker: bool
+    has_marker: bool
 
     def count(self) -> int:
         return len(self.piece.index(self.quote).starts)
@@ -37,7 +37,7 @@ class CsvPart(PieceOfFile):
             index = self.piece.index(self.quote)
             at = index.starts[low]
             end = end if high is None else index.ends[high - 1]
-        if self.stops_at_marker and b"\\." in data:
+        if self.has_marker:
             marker = find_end_marker(data[at:end])
             if marker is not None:
                 starts = self.piece.index(self.quote).starts

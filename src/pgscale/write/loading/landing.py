@@ -74,10 +74,14 @@ def land(
     rejects: RejectsFile | None,
     kill_point: Callable[[str], None],
     sleep: Callable[[float], None],
+    sent: Callable[[], None],
 ) -> Counts:
     """Bring a part into the table and note it, in one transaction.
 
     A deadlock with another writer is tried again.
+
+    Args:
+        sent: is told when all bytes are, and the server works on them.
 
     Raises:
         LoadedRowError: a record does not fit, and there is no file for rejects. Nothing of the part is in the table.
@@ -85,7 +89,7 @@ def land(
 
     def once() -> Counts:
         try:
-            return _whole(session, load_id, target, part, kill_point)
+            return _whole(session, load_id, target, part, kill_point, sent)
         except (psycopg.Error, BadRecordError) as error:
             if not _is_rows_fault(error):
                 raise
@@ -94,9 +98,16 @@ def land(
     return retrying(once, sleep=sleep)
 
 
-def _whole(session: Session, load_id: int, target: Target, part: Part, kill_point: Callable[[str], None]) -> Counts:
+def _whole(
+    session: Session,
+    load_id: int,
+    target: Target,
+    part: Part,
+    kill_point: Callable[[str], None],
+    sent: Callable[[], None],
+) -> Counts:
     with session.transaction():
-        counts = _write(session, target, part, 0, None)
+        counts = _write(session, target, part, 0, None, sent)
         _check_types(session, target)
         kill_point("load:copied")
         store.mark(session, load_id, part, counts)
@@ -201,14 +212,20 @@ def _isolate(
     return counts, bad
 
 
-def _write(session: Session, target: Target, part: Part, low: int, high: int | None) -> Counts:
+def _nothing() -> None:
+    """Nobody wants to be told."""
+
+
+def _write(
+    session: Session, target: Target, part: Part, low: int, high: int | None, sent: Callable[[], None] = _nothing
+) -> Counts:
     merge = target.merge
     if merge is None:
-        rows = _copy(session, target.copy, part.payload(low, high))
+        rows = _copy(session, target.copy, part.payload(low, high), sent)
         return Counts(rows=rows, inserted=rows)
     session.execute(merge.create)
     session.execute(write_ddl.empty(merge.staging))
-    rows = _copy(session, target.copy, part.payload(low, high))
+    rows = _copy(session, target.copy, part.payload(low, high), sent)
     if merge.counts_updates:
         session.execute(write_ddl.count_from_zero())
     answer = session.execute(merge.statement).fetchone()
@@ -221,11 +238,12 @@ def _write(session: Session, target: Target, part: Part, low: int, high: int | N
     return Counts(rows=rows, inserted=inserted, updated=updated)
 
 
-def _copy(session: Session, statement: sql.Composed, blocks: Iterable[bytes]) -> int:
+def _copy(session: Session, statement: sql.Composed, blocks: Iterable[bytes], sent: Callable[[], None]) -> int:
     with session.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for block in blocks:
                 copy.write(block)
+            sent()
         return cursor.rowcount
 
 

@@ -17,7 +17,12 @@ from pgscale.errors import RefusedError
 
 # A field is at most 1 GB on the server; long before that a quote that is never closed is what it is.
 MOST_RECORD_BYTES = 256 * 1024 * 1024
-_END_OF_DATA = re.compile(rb"(?:\A|[\r\n])\\\.(?:[\r\n]|\Z)")
+# The server is at work on it while the next one is read.
+FIRST_BYTES = 1024 * 1024
+# A whole part would keep the other threads waiting for milliseconds, the one that sends among them.
+_TURN_BYTES = 1024 * 1024
+# It begins with the backslash, which is found at the speed of memory.
+_END_OF_DATA = re.compile(rb"\\\.(?:[\r\n]|\Z)")
 
 
 class Readable(Protocol):
@@ -38,6 +43,7 @@ class Piece:
 
     first: int
     first_line: int
+    lines: int
     data: bytes
     newline: bytes
     crc: int = 0
@@ -47,10 +53,6 @@ class Piece:
     @property
     def end(self) -> int:
         return self.first + len(self.data)
-
-    @property
-    def lines(self) -> int:
-        return self.data.count(self.newline) + (not self.data.endswith(self.newline))
 
     def index(self, quote: bytes) -> Index:
         if not self._index:
@@ -110,7 +112,7 @@ def last_boundary(data: bytes, style: Style) -> int:
     at = data.rfind(style.newline)
     if not style.quote:
         return at + 1
-    quotes = data.count(style.quote)
+    quotes = count(data, style.quote)
     end = len(data)
     while at >= 0:
         quotes -= data.count(style.quote, at, end)
@@ -132,7 +134,7 @@ def cut(
     until: int | None = None,
     with_crc: bool = False,
 ) -> Iterator[Piece]:
-    """Yield the stream's records in pieces of about `part_bytes`.
+    """Yield the stream's records in pieces of about `part_bytes`, but for the first, which is soon there.
 
     Args:
         at, line: where the stream stands, which is where a record begins; head: what was read of it already.
@@ -142,7 +144,7 @@ def cut(
         RefusedError: a record is too long to be one.
     """
     rest = head
-    wanted = part_bytes
+    wanted = min(part_bytes, FIRST_BYTES)
     while True:
         most = wanted - len(rest)
         if until is not None:
@@ -164,15 +166,16 @@ def cut(
         wanted = part_bytes
         if end:
             made = data if end == len(data) else data[:end]
-            piece = Piece(
+            lines = count(made, style.newline) + (not made.endswith(style.newline))
+            yield Piece(
                 first=at,
                 first_line=line,
+                lines=lines,
                 data=made,
                 newline=style.newline,
                 crc=zlib.crc32(made) if with_crc else 0,
             )
-            yield piece
-            at, line = at + end, line + piece.lines
+            at, line = at + end, line + lines
         rest = data[end:]
         if is_last:
             return
@@ -214,12 +217,18 @@ def index_records(data: bytes, style: Style) -> Index:
     return Index(starts=starts, ends=ends, last_lines=last_lines)
 
 
+def count(data: bytes, byte: bytes) -> int:
+    """Return how often a byte is in data; other threads have their turn meanwhile."""
+    return sum(data.count(byte, at, at + _TURN_BYTES) for at in range(0, len(data), _TURN_BYTES))
+
+
 def find_end_marker(data: bytes) -> int | None:
     r"""Return where a line of `\.` alone is, at which servers before 18 stop reading a CSV without a word."""
-    if b"\\." not in data:
-        return None
-    found = _END_OF_DATA.search(data)
-    return None if found is None else found.start() + (found[0][:1] in b"\r\n")
+    for found in _END_OF_DATA.finditer(data):
+        at = found.start()
+        if at == 0 or data[at - 1] in b"\r\n":
+            return at
+    return None
 
 
 def skip(stream: Readable, size: int) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ from pgscale.write.encoding import Encoder
 from pgscale.write.loading import store
 from pgscale.write.loading.columnar import ColumnarFile
 from pgscale.write.loading.csv_parts import MOST_HEADER_BYTES, CsvPart, first_end, read_header
-from pgscale.write.loading.lines import Piece, Style, cut, find_newline, skip
+from pgscale.write.loading.lines import Piece, Style, cut, find_end_marker, find_newline, skip
 from pgscale.write.loading.model import Done, LoadOptions, Part
 from pgscale.write.loading.ndjson_parts import NdjsonPart, read_keys, writers_for
 from pgscale.write.loading.opening import Closable, Input
@@ -123,7 +123,9 @@ class Text:
             self._make = lambda piece: NdjsonPart(piece=piece, names=tuple(names), writers=writers)
         else:
             stops = server_version < NO_MARKER
-            self._make = lambda piece: CsvPart(piece=piece, quote=self._style.quote, stops_at_marker=stops)
+            self._make = lambda piece: CsvPart(
+                piece=piece, quote=self._style.quote, has_marker=stops and find_end_marker(piece.data) is not None
+            )
 
     def parts(self, done: Sequence[Done], part_bytes: int) -> Iterator[Part]:
         assert self._make is not None, "prepare comes first"

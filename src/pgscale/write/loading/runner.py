@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from dataclasses import replace
 import psycopg
 
 from pgscale.connect.dsn import resolve_dsn
-from pgscale.connect.pooler import refuse_transaction_pooling
 from pgscale.connect.session import CONTROL, Profile, Session, open_session
 from pgscale.core.model import Progress, Watch, ignore_progress
 from pgscale.errors import (
@@ -36,7 +34,7 @@ from pgscale.write.loading.opening import STDIN, Input, open_input
 from pgscale.write.loading.reading import Source, open_source
 from pgscale.write.loading.rejects import RejectsFile
 from pgscale.write.loading.targets import check_table, choose_columns, is_order_free, make_target, warnings_of
-from pgscale.write.loading.threads import Shared, cancel, guarded, put, sleep, take, wait_for
+from pgscale.write.loading.threads import Room, Shared, cancel, guarded, sleep, take, wait_for, wait_for_room
 from pgscale.write.model import Destination
 from pgscale.write.sources import Rows
 
@@ -88,7 +86,6 @@ def load(
         raise RefusedError(error.fact, consequence="Nothing was written.") from error
     reading = threading.Lock()
     try:
-        refuse_transaction_pooling(conninfo)
         with _open(conninfo, CONTROL) as control:
             return _Loading(conninfo, table, given, source, wanted, control, watch, reading).run()
     except psycopg.Error as error:
@@ -318,7 +315,8 @@ class _Loading:
     # -- the work --------------------------------------------------------------------------------------------------
 
     def _work(self, done: Sequence[Done], rejects: RejectsFile | None) -> None:
-        shared = Shared(parts=queue.Queue(maxsize=1))
+        # A part for each worker, and one that is ready.
+        shared = Shared(room=threading.Semaphore(self._workers + 1))
         bodies: list[Callable[[], None]] = [lambda: self._read(shared, done)]
         bodies += [lambda: self._bring(shared, rejects)] * self._workers
         threads = [threading.Thread(target=guarded, args=(body, shared), daemon=True) for body in bodies]
@@ -345,12 +343,11 @@ class _Loading:
         parts: Iterator[Part] = self._source.parts(done, self._part_bytes())
         try:
             with self._reading:
-                for part in parts:
-                    if not put(shared, part):
-                        return
+                while wait_for_room(shared) and (part := next(parts, None)) is not None:
+                    shared.parts.put(part)
         finally:
             for _ in range(self._workers):
-                put(shared, None)
+                shared.parts.put(None)
 
     def _bring(self, shared: Shared, rejects: RejectsFile | None) -> None:
         with _open(self._conninfo, LOADER) as session:
@@ -361,9 +358,18 @@ class _Loading:
                 part = take(shared)
                 if part is None:
                     return
+                room = Room(shared)
                 counts = land(
-                    session, self._load_id, self._target, part, rejects, kill_point, lambda s: sleep(shared, s)
+                    session,
+                    self._load_id,
+                    self._target,
+                    part,
+                    rejects,
+                    kill_point,
+                    lambda s: sleep(shared, s),
+                    room.give,
                 )
+                room.give()
                 with shared.lock:
                     self._counts += counts
                     self._parts += 1

@@ -16,9 +16,16 @@ from pgscale.write.loading.model import Part
 
 @dataclass(slots=True, kw_only=True)
 class Shared:
-    """What the threads of a load share."""
+    """What the threads of a load share.
 
-    parts: queue.Queue[Part | None]
+    Args:
+        room: of how many parts the reader may be ahead. A worker gives room when it has sent a part and the server
+            works on the last of it: the reader takes the interpreter to itself for milliseconds, which a worker that
+            is about to send must not wait for, nor its server.
+    """
+
+    room: threading.Semaphore
+    parts: queue.Queue[Part | None] = field(default_factory=queue.Queue["Part | None"])
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     failures: list[BaseException] = field(default_factory=list[BaseException])
@@ -47,14 +54,23 @@ def wait_for(ended: queue.Queue[None]) -> None:
             continue
 
 
-def put(shared: Shared, part: Part | None) -> bool:
-    """Hand a part over as soon as there is room; return False when the load is being stopped."""
+class Room:
+    """What a worker gives once for each part."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared: Shared | None = shared
+
+    def give(self) -> None:
+        if self._shared is not None:
+            self._shared.room.release()
+        self._shared = None
+
+
+def wait_for_room(shared: Shared) -> bool:
+    """Wait until another part may be read; return False when the load is being stopped."""
     while not shared.stop.is_set():
-        try:
-            shared.parts.put(part, timeout=0.1)
+        if shared.room.acquire(timeout=0.1):
             return True
-        except queue.Full:
-            continue
     return False
 
 
