@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 from pathlib import Path
+from typing import IO
+
+_BLOCK_BYTES = 1024 * 1024
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:
@@ -45,3 +50,33 @@ def make_directory(directory: Path) -> None:
     make_directory(directory.parent)
     directory.mkdir(mode=0o700, exist_ok=True)
     sync_directory(directory.parent)
+
+
+def append_lines(path: Path, lines: IO[bytes]) -> None:
+    """Add lines to a file; when this returns they are on disk, and when it fails the file is as it was.
+
+    Any number of processes may add to one file: each waits for the others. What a crash has left of a line stays a
+    line of its own, for the next one begins on a new line.
+
+    Raises:
+        OSError: there is no room, or no such directory.
+
+    Lock: of the file (flock), while it is written.
+    """
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            shutil.copyfileobj(lines, file, _BLOCK_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), end)
+            raise
+    # Also when it was there before: whoever made it may have died before its name was on disk.
+    sync_directory(path.absolute().parent)

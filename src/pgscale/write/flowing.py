@@ -12,7 +12,7 @@ import psycopg
 
 from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.write.copying import CopyResult, copy_steps
-from pgscale.write.dead_letters.sink import DeadLetters, opening
+from pgscale.write.dead_letters.sink import DeadLetters, new_call, opening
 from pgscale.write.effects import Steps
 from pgscale.write.failures import is_lost
 from pgscale.write.model import RowError
@@ -101,7 +101,7 @@ class Plan:
 
     Args:
         goes_on: when the connection is lost, on another one; patience_s: how long a conflict or a server that is away
-            is waited for.
+            is waited for; call: what its letters are told by.
     """
 
     table: str
@@ -113,6 +113,7 @@ class Plan:
     target_s: float
     patience_s: float
     goes_on: bool
+    call: str = field(default_factory=new_call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ class Put:
         return self.commit.watched(self._steps(info), info)
 
     def _steps(self, info: psycopg.ConnectionInfo) -> Steps[Outcome]:
-        plan, open_sink = self.plan, opening(self.plan.dead_letters, self.first)
+        plan, open_sink = self.plan, opening(self.plan.dead_letters, self.first, self.plan.call)
         if plan.key:
             return (yield from upsert_steps(info, plan.table, plan.key, plan.rules, self.columns, (), open_sink))
         return (yield from copy_steps(info, plan.table, self.columns, (), open_sink))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
-import os
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
-from pgscale.core.durable import sync_directory
+from pgscale.core.durable import append_lines
+from pgscale.core.killing import kill_point
+from pgscale.core.model import Json
 from pgscale.errors import PgscaleError, UsageError
 from pgscale.write.dead_letters.model import DeadLetter
 from pgscale.write.dead_letters.storing import ensure_table, record, save
-from pgscale.write.effects import Steps
+from pgscale.write.effects import Call, Steps
 
 # Letters are saved in parts of so many; more of them in memory would save no more time.
 PART_LETTERS = 500
@@ -35,7 +39,8 @@ class DeadLetters:
     Args:
         source: the writer's name, to find its letters by.
         file: a file of one JSON document a line, to append to; by default they go to table pgscale.dead_letter, in
-            the transaction of the call.
+            the transaction of the call. A file is no part of that: its letters are on disk before the COMMIT, so that
+            none is ever missing, and a call that fails after that has listed rows that nobody wrote.
         most: with more letters than so many the call fails after all, and nothing is written.
     """
 
@@ -65,15 +70,20 @@ class Sink(Protocol):
 OpenSink: TypeAlias = "Callable[[str, Mapping[str, Any] | None], Sink]"
 
 
-def opening(wanted: DeadLetters | None, first_index: int = 0) -> OpenSink | None:
+def opening(wanted: DeadLetters | None, first_index: int = 0, call: str = "") -> OpenSink | None:
     """Return what opens the sink that a caller asked for; None when a bad row is to fail the call.
 
     Args:
-        first_index: what letters say of the first row.
+        first_index: what letters say of the first row; call: of what call it is, one of its own where not given.
     """
     if wanted is None:
         return None
-    return lambda table, merge: LetterSink(Letters(wanted), table, merge, first_index)
+    return lambda table, merge: LetterSink(Letters(wanted, call), table, merge, first_index)
+
+
+def new_call() -> str:
+    """Return what tells the letters of one call from those of all others."""
+    return uuid.uuid4().hex
 
 
 class LetterSink:
@@ -127,11 +137,11 @@ class LetterSink:
 class Letters:
     """The letters of one call, in constant memory; they are kept for good when the call is about to end."""
 
-    def __init__(self, wanted: DeadLetters) -> None:
+    def __init__(self, wanted: DeadLetters, call: str = "") -> None:
         if "\0" in wanted.source:
             raise UsageError("The name of a source has no NUL.")
         self.count = 0
-        self._wanted = wanted
+        self._wanted, self._call = wanted, call or new_call()
         self._part: list[DeadLetter] = []
         self._has_table = False
         self._spool: IO[bytes] | None = None
@@ -160,17 +170,26 @@ class Letters:
     def close(self) -> Steps[None]:
         """Keep every letter for good, just before the transaction of the call ends.
 
-        A file is on disk when this returns. It is no part of the transaction: a COMMIT that fails after it leaves
+        A file is on disk when this is done. It is no part of the transaction: a COMMIT that fails after it leaves
         letters of rows that nobody wrote, and never rows without letters.
+
+        Raises:
+            UsageError: the file cannot be written; it is as it was.
         """
         yield from self._save()
         if self._spool is None or self._wanted.file is None:
             return
         self._spool.seek(0)
         try:
-            _append(Path(self._wanted.file), self._spool)
+            yield Call(partial(append_lines, Path(self._wanted.file), self._spool))
+        except OSError as error:
+            raise UsageError(
+                f"The dead letters cannot be written to {self._wanted.file}: {error.strerror}.",
+                consequence="Nothing of this call was written.",
+            ) from error
         finally:
             self._spool.close()
+        kill_point("letters:filed")
 
     def _save(self) -> Steps[None]:
         part, self._part = self._part, []
@@ -186,22 +205,12 @@ class Letters:
             self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 because close() ends it
         at = dt.datetime.now(dt.UTC).isoformat()
         for letter in part:
-            line = json.dumps({"at": at, **record(letter)}, ensure_ascii=False)
+            kept = record(letter)
+            line = json.dumps({"id": _id_of(kept), "call": self._call, "at": at, **kept}, ensure_ascii=False)
             self._spool.write(line.encode() + b"\n")
 
 
-def _append(path: Path, lines: IO[bytes]) -> None:
-    is_new = not path.exists()
-    try:
-        with path.open("ab") as file:
-            while block := lines.read(_SPOOL_BYTES):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            sync_directory(path.absolute().parent)
-    except OSError as error:
-        raise UsageError(
-            f"The dead letters cannot be written to {path}: {error.strerror}.",
-            consequence="Nothing of this call was written.",
-        ) from error
+def _id_of(kept: Mapping[str, Json]) -> str:
+    """Return what is the same whenever the same row is a letter of the same source and table."""
+    what = [kept["source"], kept["table_name"], kept["row"], kept["merge"]]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
