@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 from pgscale import sql as named
 from pgscale.connect.session import Session
 from pgscale.errors import PermissionDeniedError
+from pgscale.ledger.closing import closed
 
 QUERIES = named.load("pgscale.ledger")
 
@@ -82,7 +83,7 @@ def create(session: Session) -> None:
     """
     text = resources.files("pgscale.ledger").joinpath("schema.sql").read_bytes()
     try:
-        session.execute(text)
+        session.execute(closed(text))
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDeniedError(
             f"The ledger (schema pgscale) cannot be made or used: {str(error).splitlines()[0]}.",

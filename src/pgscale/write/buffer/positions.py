@@ -11,6 +11,7 @@ import psycopg
 
 from pgscale import sql as named
 from pgscale.errors import PermissionDeniedError, RefusedError
+from pgscale.ledger.closing import closed
 from pgscale.ledger.store import WORK_LOCK
 from pgscale.write.effects import Atomic, Done, Fetch, Steps
 
@@ -71,7 +72,7 @@ def ensure_table() -> Steps[None]:
         yield Atomic()
         # Two that make one table at once would fail on the catalogs' own keys; the ledger's makers wait here, too.
         yield Fetch(query("lock_schema"), {"lock": WORK_LOCK})
-        yield Fetch(schema)
+        yield Fetch(closed(schema))
         yield Done()
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDeniedError(

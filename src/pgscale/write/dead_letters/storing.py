@@ -11,6 +11,7 @@ import psycopg
 from pgscale import sql as named
 from pgscale.core.model import Json
 from pgscale.errors import PermissionDeniedError
+from pgscale.ledger.closing import closed
 from pgscale.ledger.store import WORK_LOCK
 from pgscale.write.dead_letters.model import DeadLetter
 from pgscale.write.dead_letters.tagging import row_to_json, without_letters_beyond_ascii
@@ -35,7 +36,7 @@ def ensure_table() -> Steps[None]:
     yield Fetch(QUERIES.get("lock_schema", 0), {"lock": WORK_LOCK})
     schema = resources.files("pgscale.write.dead_letters").joinpath("schema.sql").read_bytes()
     try:
-        yield Fetch(schema)
+        yield Fetch(closed(schema))
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDeniedError(
             f"Table pgscale.dead_letter cannot be made: {str(error).splitlines()[0]}.",

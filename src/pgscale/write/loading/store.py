@@ -12,6 +12,7 @@ import psycopg
 from pgscale import sql as named
 from pgscale.connect.session import Session
 from pgscale.errors import PermissionDeniedError
+from pgscale.ledger.closing import closed
 from pgscale.ledger.store import lock_ledger
 from pgscale.write.loading.model import Counts, Done, Identity, Part
 
@@ -51,7 +52,7 @@ def create(session: Session) -> None:
         return
     text = resources.files("pgscale.write.loading").joinpath("schema.sql").read_bytes()
     try:
-        session.execute(text)
+        session.execute(closed(text))
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDeniedError(
             f"The tables that make a load resumable (schema pgscale) cannot be made: {str(error).splitlines()[0]}.",
