@@ -12,7 +12,8 @@ import pgscale
 from pgscale.sql import parse
 
 PACKAGE = Path(pgscale.__file__).parent
-SCHEMAS = sorted(PACKAGE.rglob("schema.sql"))  # a room's own tables, run as they stand
+# A room's own tables, and what closes them to others: run as they stand.
+SCHEMAS = sorted([*PACKAGE.rglob("schema.sql"), *PACKAGE.rglob("closed.sql")])
 FILES = sorted(set(PACKAGE.rglob("*.sql")) - set(SCHEMAS))  # named queries
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)[stb]|%.?")
 
