@@ -1,1 +1,1 @@
-"""The doctor: where a database stands, what holds it back, what to do. Reads only; waits for nobody."""
+"""The doctor: where a database stands, what holds it back, what to do. Checks only read, and wait for nobody."""
