@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgscale.commands import buffer as commands
+from pgscale.errors import PermissionDeniedError, RefusedError
 from pgscale.write.buffer import Buffer, SpoolLog, SpoolOptions
 from pgscale.write.buffer.status import astatus, rewind, status
 
@@ -177,3 +180,21 @@ def test_status_is_async_too(database, spool) -> None:
                 return (await astatus(log, connection)).depth
 
     assert asyncio.run(work()) == 1
+
+
+def test_what_the_server_declines_is_said_in_words(database, spool, monkeypatch) -> None:
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE event (n integer)")
+    with Buffer("public.event", path=spool, options=OPTIONS) as buffer:
+        buffer.put({"n": 1})
+    commands.drain(
+        database.dsn, str(spool), print, workers=1, until_empty=True, deliveries=1, skip_damaged=False, begin_here=False
+    )
+    monkeypatch.setattr(commands, "CONTROL", dataclasses.replace(commands.CONTROL, lock_timeout_ms=50))
+    with psycopg.connect(database.dsn) as drainer:
+        drainer.execute("SELECT FROM pgscale.buffer_lane FOR UPDATE")
+        with pytest.raises(RefusedError, match="Drainers are at work"):
+            commands.replay(database.dsn, str(spool), None)
+    poor = database.dsn_as(database.create_role())
+    with pytest.raises(PermissionDeniedError, match="GRANT USAGE ON SCHEMA pgscale"):
+        commands.status(poor, str(spool))

@@ -218,6 +218,15 @@ def test_memory_is_a_level_that_says_what_it_is(database) -> None:
             assert buffer.log.backlog({}).bytes == 0
 
     asyncio.run(work())
+    # A process that is gone leaves rows that nobody needs; they do not pile up.
+    _run(database.dsn, "UPDATE pgscale.buffer_lane SET landed_at = now() - interval '8 days'")
+    _run(
+        database.dsn,
+        "INSERT INTO pgscale.buffer_lane SELECT gen_random_uuid(), 0, 0, 0, 0, 0, 0, 0, now() - interval '1 year'",
+    )
+    with Buffer("public.event", level="memory", lanes=3) as buffer:
+        assert Drainer(buffer.log).run(database.dsn, until_empty=True).events == 0
+    assert _run(database.dsn, "SELECT count(*) FROM pgscale.buffer_lane") == [(4,)]
     assert _run(database.dsn, "SELECT count(*), count(DISTINCT n) FROM event") == [(100, 100)]
 
 

@@ -95,6 +95,9 @@ def test_what_cannot_be_read_is_a_dead_letter(database, conn, spool, monkeypatch
     assert len(reasons) == drained.dead >= 2
     assert "NotRestorableError" in reasons[0]
     assert "KeyError" in reasons[1]
+    # What a letter cannot hold is in it as it stands in the log.
+    kept = json.dumps([row for _, row in _letters(conn)])
+    assert 4 in _landed(conn) or "[" * 900 in kept
 
 
 def test_thousands_of_bad_events_in_a_batch(database, conn, spool) -> None:

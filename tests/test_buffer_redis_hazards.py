@@ -124,6 +124,22 @@ def test_a_batch_has_not_too_many_bytes(database, conn, redis_server: Make, monk
     assert _landed(conn) == [*range(300)]
 
 
+def test_what_is_held_is_handed_out_again(database, conn, redis_server: Make) -> None:
+    """Only what is landed is acknowledged, whatever was read with it."""
+    conn.execute("CREATE TABLE parent (note text PRIMARY KEY); INSERT INTO parent VALUES ('a')")
+    conn.execute("ALTER TABLE event ADD FOREIGN KEY (note) REFERENCES parent")
+    where = redis_server().url("events")
+    with Buffer("public.event", level="redis", url=where, lanes=1) as buffer:
+        buffer.put_many({"n": n, "note": "b" if n == 3 else "a"} for n in range(6))
+    log = open_log(where)
+    drainer = Drainer(log)
+    assert [(r.events, r.held) for r in (drainer.drain_once(conn) for _ in range(2))] == [(3, True), (0, True)]
+    conn.execute("INSERT INTO parent VALUES ('b')")
+    log.close()
+    assert _drain(where, database.dsn)[0].events == 3
+    assert _landed(conn) == [*range(6)]
+
+
 SECRET = "s3cr3t"
 
 

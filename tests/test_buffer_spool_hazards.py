@@ -17,7 +17,15 @@ import psycopg
 import pytest
 
 from pgscale.errors import RefusedError
-from pgscale.write.buffer import Buffer, BufferDamagedError, BufferFailedError, Drainer, SpoolLog, SpoolOptions
+from pgscale.write.buffer import (
+    Buffer,
+    BufferDamagedError,
+    BufferFailedError,
+    BufferFullError,
+    Drainer,
+    SpoolLog,
+    SpoolOptions,
+)
 from pgscale.write.buffer.model import Target
 from pgscale.write.buffer.spool import log as spool_log
 from pgscale.write.buffer.spool import reading
@@ -157,6 +165,26 @@ def test_running_out_of_files_is_told_and_over_when_it_is_over(spool, monkeypatc
                 with pytest.raises(BufferFailedError, match=r"Too many open files\. Nothing of the call was stored"):
                     buffer.put({"n": 1, "k": 0})
         buffer.put({"n": 2, "k": 0})
+    assert read_all(spool) == [0, 2]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_write_that_fails_halfway_is_written_over(spool, monkeypatch, code: int) -> None:
+    """It is for its group alone: what comes after it stands where it would have stood."""
+
+    def half(fd: int, data: bytes, offset: int) -> None:
+        os.pwrite(fd, data[: len(data) // 2], offset)
+        raise OSError(code, os.strerror(code))
+
+    with open_small(spool) as buffer:
+        buffer.put({"n": 0, "k": 0})
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_log, "write_all", half)
+            with pytest.raises((BufferFailedError, BufferFullError), match="Nothing of the call was stored"):
+                buffer.put_many({"n": 1, "k": 0, "note": "x" * 200} for _ in range(9))
+        buffer.put({"n": 2, "k": 0})
+        with SpoolLog(spool) as log:
+            assert log.backlog({}).notes == ()
     assert read_all(spool) == [0, 2]
 
 

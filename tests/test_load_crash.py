@@ -204,6 +204,9 @@ def test_a_file_that_changed_is_refused(database: Database, conn: psycopg.Connec
     code, _, err = _ended(_start(database.dsn, "t", str(file), kill_at="load:committed#3"))
     assert code == -signal.SIGKILL, err
     before = conn.execute("SELECT count(*) FROM t").fetchone()
+    writers = "SELECT array_agg(DISTINCT xmin::text ORDER BY xmin::text) FROM {}"
+    rows, parts = (conn.execute(writers.format(table).encode()).fetchone() for table in ("t", "pgscale.load_part"))
+    assert rows == parts, "a part and the note of it are one transaction's"
     with pytest.raises(RefusedError, match="null was ''"):
         loading.load(database.dsn, "t", str(file), LoadOptions(resume=True, null="x"))
     os.utime(file, (1, 1))
@@ -282,6 +285,11 @@ def test_the_server_dies(private_server: Callable[..., Server], file: Path, pers
             code, _, err = _ended(_start(database.dsn, *again, "--restart"))
         assert code == 1, err
         _check(conn, file.parent / "rejects")
+        if persistence:
+            # As another crash would leave them: what was done is undone.
+            conn.execute("TRUNCATE t, pgscale.load_witness")
+            with pytest.raises(RefusedError, match="crashed since"):
+                loading.load(database.dsn, "t", str(file), LoadOptions(resume=True))
     database.drop()
 
 

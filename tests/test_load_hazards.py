@@ -79,6 +79,11 @@ def test_a_finished_load_of_a_pipe_is_known_by_its_bytes(database, conn, tmp_pat
     again = _piped(database.dsn, one, pipe, resume=True)
     assert (again.was_complete, again.counts.rows) == (True, 500)
     assert _piped(database.dsn, other, pipe).counts.rows == 500
+    # Of several, that one which begins so: also when a later one was killed before its first part.
+    names = "table_oid, source, options"
+    conn.execute(f"INSERT INTO pgscale.load ({names}) SELECT {names} FROM pgscale.load LIMIT 1".encode())
+    for data in (one, other):
+        assert _piped(database.dsn, data, pipe, resume=True).was_complete
     assert _count(conn) == (1_000, 1_000)
 
 

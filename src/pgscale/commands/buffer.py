@@ -9,11 +9,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import FrameType
 
-from pgscale.connect.dsn import resolve_dsn
-from pgscale.connect.session import CONTROL, open_session
+import psycopg
+
+from pgscale.connect.dsn import redact, resolve_dsn
+from pgscale.connect.session import CONTROL, Session, open_session
 from pgscale.core.model import Json, Report
 from pgscale.core.units import format_bytes, format_count, format_duration
-from pgscale.errors import RefusedError
+from pgscale.errors import ConnectError, PermissionDeniedError, RefusedError
 from pgscale.write.buffer import Drained, Drainer, Log, SpoolLog, open_log
 from pgscale.write.buffer.model import SURVIVES
 from pgscale.write.buffer.opening import shown
@@ -108,11 +110,36 @@ def _until_told() -> Generator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _session(dsn: str | None) -> Generator[Session]:
+    """Yield a session; what the server says in it comes out in our words.
+
+    Raises:
+        RefusedError, PermissionDeniedError, ConnectError
+    """
+    with open_session(dsn, CONTROL) as session:
+        try:
+            yield session
+        except psycopg.errors.LockNotAvailable:
+            raise RefusedError(
+                "Drainers are at work on the buffer.",
+                consequence="Nothing was changed.",
+                hint="Try again, or end them first.",
+            ) from None
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise PermissionDeniedError(
+                f"The role lacks a right: {str(error).splitlines()[0]}.",
+                hint="GRANT USAGE ON SCHEMA pgscale, and SELECT, UPDATE ON pgscale.buffer_lane TO it.",
+            ) from None
+        except psycopg.Error as error:
+            raise ConnectError(f"The database ended it: {redact(str(error).splitlines()[0])}.") from error
+
+
 def status(dsn: str | None, where: str) -> Report:
     """Say what waits in a buffer, since when, and how fast it lands; damage and a drainer in trouble are bad news."""
     log = open_log(where)
     try:
-        with open_session(dsn, CONTROL) as session:
+        with _session(dsn) as session:
             found = read_status(log, session)
     finally:
         log.close()
@@ -147,7 +174,7 @@ def replay(dsn: str | None, where: str, since: datetime | None) -> Report:
                 "Only a spool keeps events after they are landed; there is nothing to land again.",
                 consequence="Nothing was changed.",
             )
-        with open_session(dsn, CONTROL) as session:
+        with _session(dsn) as session:
             events = rewind(log, session, None if since is None else since.timestamp())
     finally:
         log.close()

@@ -261,7 +261,7 @@ class Drainer:
                     is_over = yield _Pause(wait_s)
                     wait_s = min(wait_s * 2, LONGEST_RETRY_S)
                     continue
-                if answer.lanes == 0:
+                if answer.lanes == 0 and time.monotonic() >= self._look_again_at:
                     # Others have them all; or they are not there any more.
                     yield _Run(self._read_known)
                 is_over = yield _Pause(TAKEN_S if answer.lanes == 0 else 0)
@@ -297,6 +297,8 @@ class Drainer:
         yield Atomic()
         known = yield from positions.count_lanes(buffer)
         positions.refuse_other_lanes(known, lanes)
+        if self.log.level == "memory":
+            yield from positions.forget_memory(buffer)
         if not known:
             first = self.log.first_position(is_oldest=self._begins_here)
             yield from positions.insert_lanes(buffer, lanes, first)

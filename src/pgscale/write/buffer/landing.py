@@ -15,9 +15,10 @@ from pgscale.errors import PgscaleError, RefusedError
 from pgscale.write import ddl
 from pgscale.write.buffer.model import Batch, Log, Target
 from pgscale.write.buffer.positions import Advance, Claimed, advance, claim, commit_durably, read_positions
-from pgscale.write.buffer.records import RecordDecoder, key_text
+from pgscale.write.buffer.records import RecordDecoder, key_text, text_of
 from pgscale.write.copying import FIRST_CHUNK_ROWS, send
-from pgscale.write.dead_letters import DeadLetter, ensure_table, save
+from pgscale.write.dead_letters import WHOLE, DeadLetter, ensure_table, save
+from pgscale.write.dead_letters.tagging import KIND, OPAQUE, row_to_json
 from pgscale.write.destination import encoder_for, read_destination, read_unique_keys, refuse_if_altered
 from pgscale.write.effects import Atomic, Attempt, Begin, Call, Done, Effect, End, Fetch, Pull, Steps
 from pgscale.write.failures import translated
@@ -177,7 +178,7 @@ def _land(
     positions = dict(batch.positions)
     for index in range(len(batch) - 1, count - 1, -1):
         positions[batch.lanes[index]] = batch.at[index]
-    yield from _bury(log, work)
+    yield from _bury(log, work, batch)
     dead = Counter(batch.lanes[n] for n in work.bad)
     events = Counter(batch.lanes[:count])
     # The count goes with the event: an event that is now the first of its lane and was not, has been tried at most now.
@@ -328,7 +329,7 @@ def _write_rows(work: _Work, names: tuple[str, ...], rows: list[list[Any]]) -> S
         yield Fetch(ddl.check_constraints_now())
 
 
-def _bury(log: Log, work: _Work) -> Generator[Effect, Any, None]:
+def _bury(log: Log, work: _Work, batch: Batch) -> Generator[Effect, Any, None]:
     """Keep the bad events as dead letters, in the batch's transaction."""
     if not work.bad:
         return
@@ -336,7 +337,7 @@ def _bury(log: Log, work: _Work) -> Generator[Effect, Any, None]:
     letters = [
         DeadLetter(
             table=str(work.destination.table),
-            row=dict(zip(work.names[index], work.rows[index], strict=True)),
+            row=_kept(work, batch, index),
             index=None,
             column=error.column if isinstance(error, RowError) else None,
             sqlstate=getattr(error.__cause__, "sqlstate", None),
@@ -348,3 +349,11 @@ def _bury(log: Log, work: _Work) -> Generator[Effect, Any, None]:
     ]
     yield from ensure_table()
     yield from save(letters)
+
+
+def _kept(work: _Work, batch: Batch, index: int) -> dict[str, Any]:
+    """Return a row for its letter; as it stands in the log where a letter could not hold it (nested too deep)."""
+    row = dict(zip(work.names[index], work.rows[index], strict=True))
+    if row_to_json(row).get(KIND) == OPAQUE:
+        return {WHOLE: text_of(batch.shapes[index], batch.values[index])}
+    return row

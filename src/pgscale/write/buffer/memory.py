@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 import uuid
@@ -13,6 +14,8 @@ from pgscale.write.buffer.model import Backlog, Batch, BufferFullError, Durabili
 from pgscale.write.buffer.records import HEAD, parse
 
 MOST_BYTES = 256 << 20
+# Of the id: no other has 32 zeros before them.
+BITS = 96
 
 
 class MemoryLog:
@@ -27,7 +30,8 @@ class MemoryLog:
 
     def __init__(self, target: Target, max_bytes: int = MOST_BYTES) -> None:
         self.target = target
-        self.buffer = uuid.uuid4()
+        # Of a kind of its own, so that its rows in the database are known when it is gone.
+        self.buffer = uuid.UUID(int=secrets.randbits(BITS))
         self._max_bytes = max_bytes
         self._room = threading.Condition()
         # (position, seconds since 1970, lane, shape, values)

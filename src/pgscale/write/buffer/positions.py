@@ -123,6 +123,11 @@ def note_error(info: psycopg.ConnectionInfo, buffer: UUID, error: object) -> Ste
     yield Fetch(query("note_error"), {"buffer": buffer, "error": shown(error, info)})
 
 
+def forget_memory(buffer: UUID) -> Steps[None]:
+    """Remove the rows of buffers in memory that landed nothing, or nothing for a week: their processes have ended."""
+    yield Fetch(query("forget_memory"), {"buffer": buffer})
+
+
 def clear_error(buffer: UUID) -> Steps[None]:
     """Let the database know that it goes on, though there is nothing to land just now."""
     yield Fetch(query("clear_error"), {"buffer": buffer})

@@ -13,6 +13,11 @@ SELECT %(buffer)s::pg_catalog.uuid, g, %(position)s::pg_catalog.numeric
 FROM pg_catalog.generate_series(0, %(lanes)s::pg_catalog.int4 - 1) g
 ON CONFLICT (buffer, lane) DO NOTHING
 
+-- name: forget_memory
+-- Their ids begin with 32 zeros.
+DELETE FROM pgscale.buffer_lane WHERE buffer < '00000001-0000-0000-0000-000000000000' AND buffer <> %(buffer)s::pg_catalog.uuid
+  AND (landed_at IS NULL OR landed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(days => 7))
+
 -- name: commit_durably
 SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
 WHERE pg_catalog.current_setting('synchronous_commit') = 'off'

@@ -325,4 +325,9 @@ def _left_of(shape: bytes, value: bytes) -> tuple[tuple[str, ...], list[Any]]:
         names, row = tuple(map(str, json.loads(shape)[0])), json.loads(value)
         if len(names) == len(row):
             return names, list(row)
-    return (WHOLE,), [(shape + value).decode("utf-8", "backslashreplace")]
+    return (WHOLE,), [text_of(shape, value)]
+
+
+def text_of(shape: bytes, value: bytes) -> str:
+    """Return a record as it stands in the log, as text."""
+    return (shape + value).decode("utf-8", "backslashreplace")

@@ -41,6 +41,8 @@ from pgscale.core.model import Json
 from pgscale.errors import PgscaleError
 
 KIND, VALUE = "$", "v"
+# The kind of what is kept for the eye only.
+OPAQUE = "opaque"
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 
@@ -119,7 +121,7 @@ def row_to_json(row: Mapping[str, Any]) -> dict[str, Json]:
             return {KIND: "dict", VALUE: [[to_json(name), to_json(one)] for name, one in row.items()]}
         return {name: to_json(one) for name, one in row.items()}
     except RecursionError:
-        return {KIND: "opaque", VALUE: "a row that is nested too deep, or holds itself", "type": "recursive"}
+        return {KIND: OPAQUE, VALUE: "a row that is nested too deep, or holds itself", "type": "recursive"}
 
 
 def row_to_bytes(row: Mapping[str, Any]) -> bytes:
@@ -222,7 +224,7 @@ def _foreign(value: Any) -> Json:
         shown = repr(value)
     except Exception:  # noqa: BLE001 because a class may do anything there, and the letter is kept all the same
         shown = "(it cannot be shown)"
-    return {KIND: "opaque", VALUE: to_json(shown[:1000]), "type": f"{kind.__module__}.{kind.__qualname__}"}
+    return {KIND: OPAQUE, VALUE: to_json(shown[:1000]), "type": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _parts(value: Mapping[str, Json]) -> list[Json]:

@@ -27,6 +27,9 @@ DELETE FROM pgscale.load WHERE id = %(load_id)s::pg_catalog.int8
 -- name: forget_old_loads
 DELETE FROM pgscale.load l WHERE l.state = 'done' AND l.ended_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(days => 30)
 
+-- name: forget_old_witnesses
+DELETE FROM pgscale.load_witness w WHERE NOT EXISTS (SELECT FROM pgscale.load l WHERE l.id = w.load_id)
+
 -- name: read_parts
 SELECT p.first, p.next, p.first_line, p.lines, p.crc, p.row_count, p.inserted, p.updated, p.rejected
 FROM pgscale.load_part p WHERE p.load_id = %(load_id)s::pg_catalog.int8 ORDER BY p.first
@@ -55,9 +58,6 @@ INSERT INTO pgscale.load_witness (load_id) VALUES (%(load_id)s::pg_catalog.int8)
 
 -- name: has_witness
 SELECT EXISTS (SELECT FROM pgscale.load_witness w WHERE w.load_id = %(load_id)s::pg_catalog.int8)
-
--- name: delete_witness
-DELETE FROM pgscale.load_witness WHERE load_id = %(load_id)s::pg_catalog.int8
 
 -- name: try_own
 SELECT pg_catalog.pg_try_advisory_lock(1885827470, (%(load_id)s::pg_catalog.int8 %% 2147483647)::pg_catalog.int4)

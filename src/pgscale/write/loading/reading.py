@@ -38,6 +38,10 @@ class Source(Protocol):
     def total(self) -> int | None: ...
     def prepare(self, destination: Destination, names: Sequence[str], server_version: int) -> None: ...
     def parts(self, done: Sequence[Done], part_bytes: int) -> Iterator[Part]: ...
+    def begins_like(self, done: Sequence[Done]) -> bool | None:
+        """Tell whether it begins with the first of these parts, and take nothing; None when that is not known."""
+        ...
+
     def compare(self, done: Sequence[Done]) -> None:
         """Read all of it, and raise RefusedError when it is not, from beginning to end, what these parts were."""
         ...
@@ -162,6 +166,12 @@ class Text:
                 )
             self._at = part.end
 
+    def begins_like(self, done: Sequence[Done]) -> bool | None:
+        if not done or done[0].first != self._at:
+            return None
+        data = self._stream.ahead(done[0].end - done[0].first)
+        return len(data) == done[0].end - done[0].first and zlib.crc32(data) == done[0].crc
+
     def compare(self, done: Sequence[Done]) -> None:
         self._skip_done({part.first: part for part in done}, done[-1].end if done else self._at)
         if self._stream.read(1):
@@ -201,6 +211,10 @@ class Columnar:
         del part_bytes
         assert self._encoder is not None, "prepare comes first"
         yield from self._file.parts(self._encoder, done)
+
+    def begins_like(self, done: Sequence[Done]) -> bool | None:
+        del done
+        return None
 
     def compare(self, done: Sequence[Done]) -> None:
         for part in self.parts(done, 0):

@@ -231,11 +231,12 @@ class _Loading:
         """Find or make the load's row and own it; it may be finished already."""
         control, options, given = self._control, self._options, self._given
         oid, source = self._destination.oid, given.source
+        ranks = self._rank() if source == STDIN and options.resume else {}
         with control.transaction():
             store.create(control)
             store.execute(control, "forget_old_loads")
-            # Of those of standard input, one that is not finished is more likely meant.
-            for row in sorted(store.find_loads(control, oid, source), key=lambda row: row.is_done):
+            store.execute(control, "forget_old_witnesses")
+            for row in sorted(store.find_loads(control, oid, source), key=lambda row: ranks.get(row.load_id, 1)):
                 if not row.is_done and not store.scalar(control, "try_own", load_id=row.load_id):
                     if source == STDIN:
                         continue
@@ -279,6 +280,22 @@ class _Loading:
                 store.execute(control, "insert_witness", load_id=self._load_id)
         kill_point("load:entered")
 
+    def _rank(self) -> dict[int, int]:
+        """Tell which of the loads of standard input is the one that this input goes on with: the least is.
+
+        They have no names. What begins like a load's first part is that load; one of which no part is there may be it,
+        when no other is. Before any lock is taken, for the input may be slow.
+        """
+        if not store.scalar(self._control, "exists"):
+            return {}
+        ranks: dict[int, int] = {}
+        for row in store.find_loads(self._control, self._destination.oid, STDIN):
+            begins_like = self._source.begins_like(store.read_parts(self._control, row.load_id)[0])
+            ranks[row.load_id] = 1 if begins_like is None else 0 if begins_like else 2
+            if row.options != self._stored_options:
+                ranks[row.load_id] = 3
+        return ranks
+
     def _check_same(self, row: store.LoadRow) -> None:
         """Raise when the file or the options are not those the load began with.
 
@@ -298,11 +315,7 @@ class _Loading:
                 consequence="Nothing was written.",
                 hint="Give the same ones.",
             )
-        if (
-            self._is_unlogged
-            and not row.is_done
-            and not store.scalar(self._control, "has_witness", load_id=row.load_id)
-        ):
+        if self._is_unlogged and not store.scalar(self._control, "has_witness", load_id=row.load_id):
             raise RefusedError(
                 f"The server crashed since, and with that emptied {self._target.shown}, which is unlogged.",
                 consequence="Nothing was written.",

@@ -133,7 +133,6 @@ def finish(session: Session, load_id: int, counts: Counts, parts: int) -> None:
             parts=parts,
         )
         execute(session, "delete_parts", load_id=load_id)
-        execute(session, "delete_witness", load_id=load_id)
 
 
 def gaps(done: Sequence[Done], at: int, line: int) -> list[tuple[int, int, int | None]]:
