@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import enum
 import ipaddress
+import itertools
 import json
 import math
 import tracemalloc
@@ -139,19 +140,47 @@ def test_what_is_no_rows_fault_fails_the_call(conn: psycopg.Connection[Any], dat
     assert conn.execute("SELECT count(*), to_regclass('pgscale.dead_letter') FROM zoo").fetchone() == (1, None)
 
 
-def test_the_sources_own_errors_are_no_fault_of_a_row(conn: psycopg.Connection[Any], database: Database) -> None:
+def test_the_sources_own_errors_go_through_as_they_are(conn: psycopg.Connection[Any], database: Database) -> None:
     """Rows come from another server as often as not, whose errors look just like those of this one."""
     other = database.connect()
+    raised: list[BaseException] = []
 
-    def rows() -> Iterator[Any]:
-        yield from ((n, "x") for n in range(2_000, 4_000))
-        other.execute("SELECT 1 / 0")
+    def rows(count: int, error: Exception | None = None) -> Iterator[Any]:
+        yield from ((n, "x") for n in range(2_000, 2_000 + count))
+        try:
+            if error is not None:
+                raise error
+            other.execute("SELECT 1 / 0")
+        except Exception as failed:
+            raised.append(failed)
+            raise
 
-    with pytest.raises(write.WriteFailedError, match="division by zero"):
-        write.copy(conn, "zoo", rows(), ["id", "req"], HERE)
-    with pytest.raises(write.WriteFailedError, match="division by zero"):
-        write.upsert(conn, "zoo", rows(), ["id"], None, ["id", "req"], HERE)
+    async def arows(count: int) -> AsyncIterator[Any]:
+        for row in rows(count):
+            yield row
+
+    async def run(call: Callable[[Any], Any]) -> None:
+        async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as connection:
+            await call(connection)
+
+    names, theirs = ["id", "req"], write.RowError(7, "theirs", "no")
+    calls: list[Callable[[int, write.DeadLetters | None], object]] = [
+        lambda n, into: write.copy(conn, "zoo", rows(n), names, into),
+        lambda n, into: write.upsert(conn, "zoo", rows(n), ["id"], None, names, into),
+        lambda n, into: write.insert(conn, {"zoo": ({"id": i, "req": x} for i, x in rows(n))}, dead_letters=into),
+        lambda n, into: write.insert(conn, {"parent": ((i,) for i, _ in rows(n, theirs))}, dead_letters=into),
+        lambda n, into: asyncio.run(run(lambda mine: write.acopy(mine, "zoo", arows(n), names, into))),
+        lambda n, into: asyncio.run(run(lambda mine: write.aupsert(mine, "zoo", rows(n), ["id"], None, names, into))),
+    ]
+    for call in calls:
+        for count, into in itertools.product((0, 3_000), (None, HERE)):
+            with pytest.raises((psycopg.errors.DivisionByZero, write.RowError)) as told:
+                call(count, into)
+            assert told.value is raised[-1]
     assert conn.execute("SELECT count(*), to_regclass('pgscale.dead_letter') FROM zoo").fetchone() == (1, None)
+    # What the server says of the rows is said of the table as ever.
+    with pytest.raises(write.RowError, match="Row 1: duplicate key"):
+        write.copy(conn, "zoo", [(5, "x"), (5, "x")], names)
 
 
 def test_rows_that_a_policy_refuses(conn: psycopg.Connection[Any], database: Database) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from pgscale import write
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
@@ -297,3 +298,37 @@ def test_keys_that_are_equal_and_not_the_same(database: Database, monkeypatch: p
         )
         assert found == wanted, kind
         conn.execute("DROP TABLE t, twin")
+
+
+ODD = ("100%", "%s", "%(rows)s", "$1", 'say "x"', "it's", "UPPER", "sel ect", "größe", "a,b", "n:m", "\\")
+
+
+@pytest.mark.parametrize("most", [0, 1_000], ids=["staged", "unnested"])
+@pytest.mark.parametrize("kind", ["", "PARTITION BY LIST (n)"], ids=["table", "partitioned"])
+def test_names_may_be_what_they_like(database: Database, monkeypatch: pytest.MonkeyPatch, most: int, kind: str) -> None:
+    monkeypatch.setattr(upserting, "MOST_UNNESTED_ROWS", most)
+    conn = database.connect()
+    table = sql.Identifier("S%s $1", 'T%(t)s "%"')
+    columns = sql.SQL(", ").join(sql.SQL("{} integer").format(sql.Identifier(name)) for name in ODD)
+    conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier("S%s $1")))
+    conn.execute(
+        sql.SQL("CREATE TABLE {} ({}, n integer CHECK (n > 0), UNIQUE ({}, n)) ").format(
+            table, columns, sql.Identifier(ODD[0])
+        )
+        + sql.SQL(kind)
+    )
+    if kind:
+        conn.execute(sql.SQL("CREATE TABLE leaf PARTITION OF {} DEFAULT").format(table))
+    name = table.as_string(conn)
+    rows: list[dict[str, Any]] = [{"n": 1, **dict.fromkeys(ODD, k)} for k in (1, 2, 1)]
+    rules: dict[str, Any] = {one: "add" if at % 2 else "greatest" for at, one in enumerate(ODD[1:])}
+    key = [ODD[0], "n"]
+    assert write.upsert(conn, name, rows, key, rules).inserted == 2
+    bad = {"n": -1, **dict.fromkeys(ODD, 9)}
+    result = write.upsert(conn, name, [*rows[:2], bad], key, rules, None, write.DeadLetters())
+    assert (result.updated, result.dead_letters) == (2, 1)
+    assert write.copy(conn, name, [bad, {**bad, "n": 2}], None, write.DeadLetters()).rows == 1
+    found = conn.execute(sql.SQL("SELECT * FROM {} ORDER BY n, {}").format(table, sql.Identifier(ODD[0]))).fetchall()
+    # k twice, and once more: of those that are added up, three times.
+    one, two = ([k, *(k * times if at % 2 else k for at in range(len(ODD) - 1)), 1] for k, times in ((1, 3), (2, 2)))
+    assert found == [tuple(one), tuple(two), (*(9,) * len(ODD), 2)]

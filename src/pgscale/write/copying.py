@@ -71,7 +71,7 @@ def copy(
     Lock: ROW EXCLUSIVE on the table.
     """
     source = Rows(rows)
-    with translated(table):
+    with translated(table, source):
         steps = copy_steps(connection.info, table, columns, source.names, opening(dead_letters))
         return drive(steps, connection, source)
 
@@ -85,7 +85,7 @@ async def acopy(
 ) -> CopyResult:
     """As copy, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
-    with translated(table):
+    with translated(table, source):
         steps = copy_steps(connection.info, table, columns, source.names, opening(dead_letters))
         return await drive_async(steps, connection, source)
 

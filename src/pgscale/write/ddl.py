@@ -181,9 +181,9 @@ def staged(staging: QName) -> Source:
 
 
 def unnested(table: QName, names: Sequence[str]) -> Source:
-    """Rows of one parameter, an array of the table's row type."""
+    """Rows of one parameter, `$1`, an array of the table's row type."""
     return Source(
-        item=sql.SQL("pg_catalog.unnest(%(rows)s::{}[]) WITH ORDINALITY s ({}, {})").format(
+        item=sql.SQL("pg_catalog.unnest($1::{}[]) WITH ORDINALITY s ({}, {})").format(
             _name(table), _list(names), sql.Identifier(ORDINAL)
         ),
         ordinal=sql.SQL("s.{}").format(sql.Identifier(ORDINAL)),

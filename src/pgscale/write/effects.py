@@ -34,10 +34,15 @@ class _ParameterDumper(Dumper):
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Run a statement; the answer is its rows, none when it returns none."""
+    """Run a statement; the answer is its rows, none when it returns none.
+
+    Args:
+        params: by name, for `%(name)s`; or in their order, for `$1`, `$2`: then a per cent sign in a name of a table or
+            a column is nothing but that.
+    """
 
     query: bytes | sql.Composed
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] | list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,8 @@ def _answer(  # noqa: PLR0911 because each effect has its answer
 ) -> Any:
     match effect:
         case Fetch():
-            with connection.cursor(row_factory=tuple_row) as cursor:
+            kind = psycopg.RawCursor if isinstance(effect.params, list) else psycopg.Cursor
+            with kind(connection, row_factory=tuple_row) as cursor:
                 cursor.adapters.register_dumper(Parameter, _ParameterDumper)
                 cursor.execute(effect.query, effect.params)
                 return cursor.fetchall() if cursor.description is not None else []
@@ -210,7 +216,8 @@ async def _answer_async(  # noqa: PLR0911 because each effect has its answer
 ) -> Any:
     match effect:
         case Fetch():
-            async with connection.cursor(row_factory=tuple_row) as cursor:
+            kind = psycopg.AsyncRawCursor if isinstance(effect.params, list) else psycopg.AsyncCursor
+            async with kind(connection, row_factory=tuple_row) as cursor:
                 cursor.adapters.register_dumper(Parameter, _ParameterDumper)
                 await cursor.execute(effect.query, effect.params)
                 return await cursor.fetchall() if cursor.description is not None else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 import psycopg
 
@@ -33,11 +34,26 @@ class WriteFailedError(PgscaleError):
     exit_code = 5
 
 
-class translated:  # noqa: N801 because it reads as a word in a with statement
-    """Turns what the server says of a COPY into an error that names the row."""
+class Fallible(Protocol):
+    """What rows are read from.
 
-    def __init__(self, table: str) -> None:
-        self.table = table
+    Args:
+        failure: what it raised, when it was read.
+    """
+
+    @property
+    def failure(self) -> Exception | None: ...
+
+
+class translated:  # noqa: N801 because it reads as a word in a with statement
+    """Turns what the server says of a COPY into an error that names the row.
+
+    Args:
+        source: of the rows, which may be another database: what it raises is its own, and goes through as it is.
+    """
+
+    def __init__(self, table: str, source: Fallible | None = None) -> None:
+        self.table, self._source = table, source
 
     def __enter__(self) -> None:
         return None
@@ -45,6 +61,8 @@ class translated:  # noqa: N801 because it reads as a word in a with statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         del kind, trace
         if not isinstance(error, psycopg.Error) or error.sqlstate is None:
+            return
+        if self._source is not None and error is self._source.failure:
             return
         reason = (error.diag.message_primary or str(error)).rstrip(".")
         found = _LINE.search(error.diag.context or "")

@@ -84,7 +84,7 @@ def insert(
         return InsertResult(rows={}, order=())
     source = InTurn([Rows(rows) for _, rows in pairs])
     steps = _insert(connection.info, [table for table, _ in pairs], source, dead_letters, defers=defer_constraints)
-    with translated(", ".join(table for table, _ in pairs)):
+    with translated(", ".join(table for table, _ in pairs), source):
         return drive(steps, connection, source)
 
 
@@ -101,7 +101,7 @@ async def ainsert(
         return InsertResult(rows={}, order=())
     source = InTurn([AsyncRows(rows) for _, rows in pairs])
     steps = _insert(connection.info, [table for table, _ in pairs], source, dead_letters, defers=defer_constraints)
-    with translated(", ".join(table for table, _ in pairs)):
+    with translated(", ".join(table for table, _ in pairs), source):
         return await drive_async(steps, connection, source)
 
 
@@ -145,9 +145,11 @@ def _insert(
         for place in order:
             name = names[place]
             try:
-                with translated(name):
+                with translated(name, source):
                     result = yield from copy_steps(info, name, None, source.turn(place), None)
             except RowError as error:
+                if error is source.failure:
+                    raise
                 raise RowError(error.row, error.column, error.reason, name) from error.__cause__
             rows[name] += result.rows
         # Now and not at COMMIT, so that it is an error of this call.
@@ -182,7 +184,7 @@ def _insert_surviving(
     """Write the rows of one table; its parents are there already."""
     written: _Written = []
     for place in places:
-        with translated(names[place]):
+        with translated(names[place], source):
             result = yield from copy_steps(
                 info,
                 names[place],
@@ -207,7 +209,7 @@ def _insert_circle(
     with ExitStack() as spills:
         for place in places:
             spill = spills.enter_context(closing(Spill()))
-            with translated(names[place]):
+            with translated(names[place], source):
                 member = yield from stage_member(info, names[place], place, source.turn(place), letters, spill, keys)
             if member is not None:
                 members[place] = member

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, TypeAlias
 
 import psycopg
@@ -16,14 +16,15 @@ from pgscale.write.dead_letters.tagging import row_from_bytes, row_to_bytes
 from pgscale.write.effects import Atomic, Done, Fetch, Parameter, Pull, Steps
 from pgscale.write.encoding import fields_of
 from pgscale.write.isolating import blames_a_row
+from pgscale.write.model import Destination
 from pgscale.write.rows import Chunk
-from pgscale.write.staging import BATCH_BYTES, Encoded, Staging, Task, check_deferred, encode_each, next_rows
+from pgscale.write.staging import BATCH_BYTES, Staging, Task, check_deferred, encode_each, next_rows
 from pgscale.write.surviving import land_all
 
 # So many rows of the staging table are scanned as fast as they are looked up.
 MOST_SCANNED_ROWS = 4_096
 
-Merge: TypeAlias = "Callable[[ddl.Source, dict[str, Any] | None], Steps[tuple[int, int]]]"
+Merge: TypeAlias = "Callable[[ddl.Source, list[Any] | None], Steps[tuple[int, int]]]"
 
 
 class Spill:
@@ -81,7 +82,8 @@ def upsert_surviving(
     given = len(chunk)
     found = yield from encode_each(task, chunk, 0)
     if given <= most_unnested_rows:
-        done = yield from _merge_whole(task, _unnest(task, found), merge) if found.forms else _nothing()
+        source = unnest(task.destination, task.encoder.names, map(fields_of, found.forms))
+        done = yield from _merge_whole(task, source, merge) if found.forms else _nothing()
         if done is not None:
             return given, *done
     staging, spill, staged = Staging(task, checks=False), Spill(), 0
@@ -105,15 +107,21 @@ def _nothing() -> Steps[tuple[int, int]]:
     return 0, 0
 
 
-def _unnest(task: Task, found: Encoded) -> tuple[ddl.Source, dict[str, Any]]:
-    destination, names = task.destination, task.encoder.names
-    rows = [dict(zip(names, fields_of(form), strict=True)) for form in found.forms]
+def unnest(
+    destination: Destination, names: Sequence[str], forms: Iterable[Sequence[bytes | None]]
+) -> tuple[ddl.Source, list[Any]]:
+    """Return a source of rows that are one parameter, and the parameter.
+
+    Args:
+        forms: the binary forms of the values of each row, in the order of the names.
+    """
+    rows = [dict(zip(names, form, strict=True)) for form in forms]
     source = ddl.unnested(destination.table, tuple(c.name for c in destination.columns))
-    return source, {"rows": Parameter(array_of_rows(rows, destination))}
+    return source, [Parameter(array_of_rows(rows, destination))]
 
 
 def _merge_whole(
-    task: Task, source: tuple[ddl.Source, dict[str, Any] | None], merge: Merge
+    task: Task, source: tuple[ddl.Source, list[Any] | None], merge: Merge
 ) -> Steps[tuple[int, int] | None]:
     """Merge all at once; None when a row is bad."""
     try:

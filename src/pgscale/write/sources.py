@@ -34,10 +34,12 @@ class Rows:
 
     Args:
         rows: an iterable of rows, or anything with `__arrow_c_stream__`.
+        failure: what it raised when it was asked for them.
     """
 
     def __init__(self, rows: Iterable[Any] | ArrowStream) -> None:
         self.names: tuple[str, ...] = ()
+        self.failure: Exception | None = None
         self._batches: Callable[[int], ArrowRows | Chunk] | None = None
         self._rows: Iterator[Any] = iter(())
         if isinstance(rows, ArrowStream):
@@ -49,9 +51,13 @@ class Rows:
 
     def pull(self, most: int) -> ArrowRows | Chunk:
         """Return the next rows, at most so many; none when there are no more."""
-        if self._batches is not None:
-            return self._batches(most)
-        return list(islice(self._rows, most))
+        try:
+            if self._batches is not None:
+                return self._batches(most)
+            return list(islice(self._rows, most))
+        except Exception as error:
+            self.failure = error
+            raise
 
     def __iter__(self) -> Iterator[Any]:
         if self._batches is None:
@@ -63,6 +69,7 @@ class AsyncRows:
     """Chunks of an async source, or of a sync one in async code."""
 
     def __init__(self, rows: AsyncIterable[Any] | Iterable[Any] | ArrowStream) -> None:
+        self._failure: Exception | None = None
         self._async: AsyncIterator[Any] | None = None
         self._sync: Rows | None = None
         if isinstance(rows, AsyncIterable):
@@ -73,6 +80,10 @@ class AsyncRows:
     @property
     def names(self) -> tuple[str, ...]:
         return self._sync.names if self._sync is not None else ()
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._sync.failure if self._sync is not None else self._failure
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         if self._async is not None:
@@ -90,10 +101,14 @@ class AsyncRows:
             return self._sync.pull(most)
         assert self._async is not None, "one of the two is there"
         chunk: Chunk = []
-        async for row in self._async:
-            chunk.append(row)
-            if len(chunk) >= most:
-                break
+        try:
+            async for row in self._async:
+                chunk.append(row)
+                if len(chunk) >= most:
+                    break
+        except Exception as error:
+            self._failure = error
+            raise
         return chunk
 
 
@@ -111,6 +126,10 @@ class InTurn(Generic[S]):
         """Let this source give out rows from now on; return what it says its columns are."""
         self._current = self._sources[number]
         return self._current.names
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._current.failure
 
     def pull(self, most: int) -> Any:
         """As the source does whose turn it is."""

@@ -11,18 +11,17 @@ import psycopg
 from pgscale.core.model import QName
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
 from pgscale.write import ddl
-from pgscale.write.composing import array_of_rows
 from pgscale.write.copying import send
 from pgscale.write.dead_letters.sink import DeadLetters, OpenSink, opening
 from pgscale.write.destination import encoder_for, is_in_a_transaction, read_destination, read_unique_keys
-from pgscale.write.effects import Atomic, Begin, Done, End, Fetch, Parameter, Pull, Steps, drive, drive_async
+from pgscale.write.effects import Atomic, Begin, Done, End, Fetch, Pull, Steps, drive, drive_async
 from pgscale.write.encoding import Encoder
 from pgscale.write.failures import translated
 from pgscale.write.isolating import read_guards
-from pgscale.write.merging import upsert_surviving
+from pgscale.write.merging import Merge, unnest, upsert_surviving
 from pgscale.write.model import Destination, UniqueKey
 from pgscale.write.rows import Chunk, Shape, shape_of
-from pgscale.write.rules import Rule, choose_rules, find_overwritten_counters
+from pgscale.write.rules import ColumnRule, Rule, choose_rules, find_overwritten_counters
 from pgscale.write.sources import ArrowStream, AsyncRows, Rows
 from pgscale.write.staging import choose_shape, make_task
 
@@ -76,7 +75,7 @@ def upsert(
     Locks: ROW EXCLUSIVE on the table, and the rows it writes, in the order of the key.
     """
     source = Rows(rows)
-    with translated(table):
+    with translated(table, source):
         steps = upsert_steps(
             connection.info, table, tuple(key), dict(rules or {}), columns, source.names, opening(dead_letters)
         )
@@ -94,7 +93,7 @@ async def aupsert(
 ) -> UpsertResult:
     """As upsert, on an async connection; the rows may be async too."""
     source = AsyncRows(rows)
-    with translated(table):
+    with translated(table, source):
         steps = upsert_steps(
             connection.info, table, tuple(key), dict(rules or {}), columns, source.names, opening(dead_letters)
         )
@@ -128,26 +127,7 @@ def upsert_steps(
         raise UsageError(f"The rows have no value for {', '.join(missing)}, which is of the key.")
     chosen = choose_rules(encoder.columns, key, rules, destination.types)
 
-    is_partitioned = destination.kind == "p"
-
-    def merge(rows_from: ddl.Source, params: dict[str, Any] | None = None) -> Steps[tuple[int, int]]:
-        if is_partitioned:
-            yield Fetch(ddl.count_from_zero())
-        statement = ddl.upsert(
-            destination.table,
-            rows_from,
-            [c for name in key for c in encoder.columns if c.name == name],
-            chosen,
-            destination.types,
-            nulls_are_equal=arbiter.nulls_are_equal,
-            counts_updates=is_partitioned,
-        )
-        inserted, updated = (yield Fetch(statement, params))[0]
-        if is_partitioned:
-            updated = (yield Fetch(ddl.counted()))[0][0]
-            inserted -= updated
-        return inserted, updated
-
+    merge = _merger(destination, encoder, key, chosen, nulls_are_equal=arbiter.nulls_are_equal)
     most_unnested = MOST_UNNESTED_ROWS if _can_be_unnested(destination, encoder) else -1
     dead = 0
     if open_sink is not None:
@@ -161,25 +141,51 @@ def upsert_steps(
         dead = sink.count
     elif len(chunk) <= most_unnested:
         yield Atomic()
-        inserted, updated = yield from merge(*_unnest(destination, encoder, shape, chunk))
+        forms = (encoder.judge(row, shape, number) for number, row in enumerate(chunk))
+        inserted, updated = yield from merge(*unnest(destination, encoder.names, forms))
         given = len(chunk)
         yield Done()
     else:
         yield Atomic()
         staging = ddl.staging_name(destination.oid, encoder.columns)
         given = yield from _stage(destination, staging, encoder, shape, chunk)
-        inserted, updated = yield from merge(ddl.staged(staging))
+        inserted, updated = yield from merge(ddl.staged(staging), None)
         yield Done()
     warnings = find_overwritten_counters(chosen, destination.types)
     return UpsertResult(rows=given, inserted=inserted, updated=updated, warnings=warnings, dead_letters=dead)
 
 
-def _unnest(
-    destination: Destination, encoder: Encoder, shape: Shape, chunk: Chunk
-) -> tuple[ddl.Source, dict[str, Any]]:
-    forms = [encoder.judge(row, shape, number) for number, row in enumerate(chunk)]
-    data = array_of_rows([dict(zip(encoder.names, form, strict=True)) for form in forms], destination)
-    return ddl.unnested(destination.table, tuple(c.name for c in destination.columns)), {"rows": Parameter(data)}
+def _merger(
+    destination: Destination,
+    encoder: Encoder,
+    key: tuple[str, ...],
+    rules: Sequence[ColumnRule],
+    *,
+    nulls_are_equal: bool,
+) -> Merge:
+    """Return what merges the rows of a source into the table, and tells how many were inserted and updated."""
+    is_partitioned = destination.kind == "p"
+    columns = [c for name in key for c in encoder.columns if c.name == name]
+
+    def merge(source: ddl.Source, params: list[Any] | None) -> Steps[tuple[int, int]]:
+        if is_partitioned:
+            yield Fetch(ddl.count_from_zero())
+        statement = ddl.upsert(
+            destination.table,
+            source,
+            columns,
+            rules,
+            destination.types,
+            nulls_are_equal=nulls_are_equal,
+            counts_updates=is_partitioned,
+        )
+        inserted, updated = (yield Fetch(statement, params))[0]
+        if is_partitioned:
+            updated = (yield Fetch(ddl.counted()))[0][0]
+            inserted -= updated
+        return inserted, updated
+
+    return merge
 
 
 def _stage(destination: Destination, staging: QName, encoder: Encoder, shape: Shape, chunk: Chunk) -> Steps[int]:
