@@ -15,28 +15,62 @@ from pgscale.write.loading.model import Done
 from pgscale.write.loading.store import gaps
 
 CSV = st.lists(
-    st.sampled_from([b'"', b'""', b"\n", b"\r\n", b",", b"a", b'"a\nb"', b'"\n"', "é".encode(), b"\\"]), max_size=60
+    st.sampled_from(
+        [
+            b'"',
+            b'""',
+            b"\n",
+            b"\r\n",
+            b",",
+            b"a",
+            b'"a\nb"',
+            b'"\n"',
+            "é".encode(),
+            b"\\",
+            b'\\"',
+            b'"\\"\n"',
+            b"]",
+            b"^",
+        ]
+    ),
+    max_size=60,
 ).map(b"".join)
+# Quote and escape; the escape may be anything but the end of a line, also what means something to a regex.
+STYLES = st.sampled_from(
+    [(b'"', b""), (b"a", b""), (b"", b""), (b'"', b"\\"), (b'"', b"a"), (b'"', b","), (b"]", b"^"), (b"^", b"\\")]
+)
 
 
-def _ends(data: bytes, quote: bytes) -> list[int]:
-    """Where records end: the server's own rule, a byte at a time."""
-    ends, in_quotes = [], False
+def _ends(data: bytes, quote: bytes, escape: bytes) -> list[int]:
+    """Where records end: the server's own rule (CopyReadLineText), a byte at a time."""
+    ends: list[int] = []
+    in_quotes = was_escape = False
     for at in range(len(data)):
         byte = data[at : at + 1]
-        if byte == quote:
+        if in_quotes and byte == escape:
+            was_escape = not was_escape
+        if byte == quote and not was_escape:
             in_quotes = not in_quotes
-        elif byte == b"\n" and not in_quotes:
+        if byte != escape:
+            was_escape = False
+        if byte == b"\n" and not in_quotes:
             ends.append(at + 1)
     return ends
 
 
-@settings(max_examples=400, deadline=None)
-@given(CSV, st.integers(1, 25), st.sampled_from([b'"', b"a", b""]))
-@example(b'"a\n"\nb\n', 3, b'"')
-def test_every_cut_is_the_end_of_a_record(data: bytes, part_bytes: int, quote: bytes) -> None:
-    ends = _ends(data, quote)
-    pieces = list(cut(io.BytesIO(data), Style(quote=quote), part_bytes, at=5, line=3, with_crc=True))
+@settings(max_examples=600, deadline=None)
+@given(CSV, st.integers(1, 25), STYLES)
+@example(b'"a\n"\nb\n', 3, (b'"', b""))
+@example(b'"\\"\n\\\\"\n"\\\n"\n', 3, (b'"', b"\\"))
+def test_every_cut_is_the_end_of_a_record(data: bytes, part_bytes: int, how: tuple[bytes, bytes]) -> None:
+    style = Style(quote=how[0], escape=how[1])
+    ends = _ends(data, *how)
+    assert last_boundary(data, style) == (ends[-1] if ends else 0)
+    with pytest.MonkeyPatch.context() as patch:
+        # Looked through bit by bit it is the same.
+        patch.setattr(lines, "_TURN_BYTES", part_bytes)
+        assert last_boundary(data, style) == (ends[-1] if ends else 0)
+    pieces = list(cut(io.BytesIO(data), style, part_bytes, at=5, line=3, with_crc=True))
     assert b"".join(p.data for p in pieces) == data
     at, line = 5, 3
     for piece in pieces:
@@ -44,8 +78,7 @@ def test_every_cut_is_the_end_of_a_record(data: bytes, part_bytes: int, quote: b
         assert piece.data
         assert piece.end - 5 in ends or piece.end - 5 == len(data)
         at, line = piece.end, line + piece.lines
-    assert last_boundary(data, Style(quote=quote)) == (ends[-1] if ends else 0)
-    index = index_records(data, Style(quote=quote))
+    index = index_records(data, style)
     whole = ends if not data or ends[-1:] == [len(data)] else [*ends, len(data)]
     assert index.ends == whole
     assert index.starts == [0, *whole][:-1]
@@ -93,7 +126,10 @@ def test_how_lines_end() -> None:
         (b"a", b"\n"),
         (b"a\r", b"\n"),
     ):
-        assert find_newline(head, b'"') == newline, head
+        assert find_newline(head, Style(quote=b'"')) == newline, head
+    escaped = Style(quote=b'"', escape=b"\\")
+    for head, newline in ((b'"\\"\n\\\\"\rb\n', b"\r"), (b'\\"\r"\n', b"\n"), (b'"\\"\r\n"', b"\n"), (b'"\\', b"\n")):
+        assert find_newline(head, escaped) == newline, head
 
 
 def test_a_pipe_gives_what_it_has() -> None:

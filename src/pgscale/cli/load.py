@@ -68,6 +68,7 @@ _DELIMITERS: dict[str, str] = {"tab": "\t", "\\t": "\t"}
 @click.option("--header/--no-header", default=True, help="Whether a CSV's first line names its columns.")
 @click.option("--delimiter", default=",", show_default=True, help="Of a CSV; `tab` too.")
 @click.option("--quote", default='"', show_default=True, help="Of a CSV.")
+@click.option("--escape", help="Of a CSV: stands before a quote within quotes, or before itself.  [default: the quote]")
 @click.option("--null", default="", help="What stands for NULL in a CSV, unquoted.  [default: nothing at all]")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of CSV and NDJSON: latin-1, cp1252, utf-16 …")
 @common
@@ -99,6 +100,7 @@ def _options(given: dict[str, Any]) -> LoadOptions:
         header=given["header"],
         delimiter=_DELIMITERS.get(delimiter, delimiter),
         quote=given["quote"],
+        escape=given["escape"],
         null=given["null"],
         encoding=given["encoding"],
         key=given["key"],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,23 +22,23 @@ class CsvPart(PieceOfFile):
         has_marker: there is a line of a backslash and a point, which the server takes for the end of all data.
     """
 
-    quote: bytes
+    style: Style
     has_marker: bool
 
     def count(self) -> int:
-        return len(self.piece.index(self.quote).starts)
+        return len(self.piece.index(self.style).starts)
 
     def payload(self, low: int, high: int | None) -> Iterable[bytes]:
         data = self.piece.data
         at, end = 0, len(data)
         if low or high is not None:
-            index = self.piece.index(self.quote)
+            index = self.piece.index(self.style)
             at = index.starts[low]
             end = end if high is None else index.ends[high - 1]
         if self.has_marker:
             marker = find_end_marker(data[at:end])
             if marker is not None:
-                starts = self.piece.index(self.quote).starts
+                starts = self.piece.index(self.style).starts
                 record = max(n for n, start in enumerate(starts) if start <= at + marker)
                 raise BadRecordError(record, None, r"a line of \. alone, where servers before 18 stop reading")
         view = memoryview(data)
@@ -53,9 +51,9 @@ class CsvPart(PieceOfFile):
         In quotes it counts newlines where lines end in one alone, else carriage returns; and how lines end it knows
         from the end of the first record on, so in that one newlines do not count.
         """
-        data, index = self.piece.data, self.piece.index(self.quote)
+        data, index = self.piece.data, self.piece.index(self.style)
         last = len(index.starts) - 1
-        if not self.quote or self.quote not in data:
+        if not self.style.quote or self.style.quote not in data:
             return min(low + line - 1, last)
         counted = b"\r"
         left = line
@@ -70,7 +68,7 @@ class CsvPart(PieceOfFile):
         return last
 
     def show(self, record: int) -> tuple[int, bytes]:
-        index = self.piece.index(self.quote)
+        index = self.piece.index(self.style)
         line = index.last_lines[record - 1] if record else 0
         text = self.piece.data[index.starts[record] : index.ends[record]].rstrip(b"\r\n")
         return self.piece.first_line + line, text
@@ -82,7 +80,8 @@ def check_style(options: LoadOptions) -> None:
     Raises:
         UsageError
     """
-    for name, value in (("--delimiter", options.delimiter), ("--quote", options.quote)):
+    escape = options.quote if options.escape is None else options.escape
+    for name, value in (("--delimiter", options.delimiter), ("--quote", options.quote), ("--escape", escape)):
         if len(value.encode()) != 1 or value in "\r\n":
             raise UsageError(f"{name} is one character of ASCII, not {value!r}.")
     if options.delimiter == options.quote:
@@ -109,8 +108,7 @@ def read_header(head: bytes, style: Style, options: LoadOptions, source: str) ->
             consequence="Nothing was written.",
             hint="--encoding names what it is: latin-1, cp1252, utf-16 …",
         ) from None
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=options.delimiter, quotechar=options.quote)
-    names = tuple(next(rows, list[str]()))
+    names = _fields(text, options)
     if not any(name.strip() for name in names):
         raise RefusedError(
             f"The first line of {source} is empty: it names no columns.",
@@ -118,6 +116,29 @@ def read_header(head: bytes, style: Style, options: LoadOptions, source: str) ->
             hint="--no-header when there is none.",
         )
     return names, end
+
+
+def _fields(record: str, options: LoadOptions) -> tuple[str, ...]:
+    """Return the fields of a record as the server reads them (CopyReadAttributesCSV)."""
+    text = record.removesuffix("\n").removesuffix("\r")
+    quote, escape = options.quote, options.escape or options.quote
+    fields: list[str] = []
+    field: list[str] = []
+    at, in_quotes = 0, False
+    while at < len(text):
+        character, following = text[at], text[at + 1 : at + 2]
+        at += 1
+        if in_quotes and character == escape and following and following in (quote, escape):
+            field.append(following)
+            at += 1
+        elif character == quote:
+            in_quotes = not in_quotes
+        elif character == options.delimiter and not in_quotes:
+            fields.append("".join(field))
+            field = []
+        else:
+            field.append(character)
+    return (*fields, "".join(field))
 
 
 def first_end(head: bytes, style: Style) -> int:

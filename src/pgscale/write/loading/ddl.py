@@ -15,8 +15,11 @@ def copy_lines(table: QName, names: Sequence[str], options: LoadOptions) -> sql.
     if options.format == "ndjson":
         how = sql.SQL("FORMAT text")
     else:
-        how = sql.SQL("FORMAT csv, DELIMITER {}, QUOTE {}, NULL {}").format(
-            sql.Literal(options.delimiter), sql.Literal(options.quote), sql.Literal(options.null)
+        how = sql.SQL("FORMAT csv, DELIMITER {}, QUOTE {}, ESCAPE {}, NULL {}").format(
+            sql.Literal(options.delimiter),
+            sql.Literal(options.quote),
+            sql.Literal(options.escape or options.quote),
+            sql.Literal(options.null),
         )
     columns = sql.SQL(", ").join(sql.Identifier(name) for name in names)
     return sql.SQL("COPY {} ({}) FROM STDIN ({})").format(sql.Identifier(table.schema, table.name), columns, how)

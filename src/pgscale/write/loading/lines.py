@@ -1,8 +1,9 @@
 """Cut a stream of CSV or NDJSON into parts at the ends of records. Pure but for reading the stream.
 
 The server toggles "in quotes" at every quote character of a CSV, well-formed or not (CopyReadLineText), when quote
-and escape are the same, as they are here. So the number of quotes before a line's end tells whether it ends a record,
-and cutting by it is exact; counting a byte is what a processor does fastest.
+and escape are the same. So the number of quotes before a line's end tells whether it ends a record, and cutting by it
+is exact; counting a byte is what a processor does fastest. Another escape character takes itself or a quote with it,
+but only in quotes; where there is none of it in a piece, counting will do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from pgscale.errors import RefusedError
@@ -31,10 +33,18 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How records end. Without a quote character every line is a record."""
+    """How records end. Without a quote character every line is a record.
+
+    Args:
+        escape: takes away what a quote, or another escape, means in quotes; empty where that is the quote itself.
+    """
 
     quote: bytes = b""
     newline: bytes = b"\n"
+    escape: bytes = b""
+
+
+EVERY_LINE = Style()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +64,9 @@ class Piece:
     def end(self) -> int:
         return self.first + len(self.data)
 
-    def index(self, quote: bytes) -> Index:
+    def index(self, style: Style) -> Index:
         if not self._index:
-            self._index.append(index_records(self.data, Style(quote=quote, newline=self.newline)))
+            self._index.append(index_records(self.data, style))
         return self._index[0]
 
 
@@ -96,15 +106,57 @@ class Index:
     last_lines: list[int]
 
 
-def find_newline(head: bytes, quote: bytes) -> bytes:
+@cache
+def _inside(style: Style) -> re.Pattern[bytes]:
+    """What is in quotes, up to the quote that ends it, or the end of all."""
+    quote, escape = re.escape(style.quote), re.escape(style.escape)
+    if not escape:
+        return re.compile(rb"[^" + quote + rb"]*+")
+    others = rb"[^" + quote + escape + rb"]*+"
+    return re.compile(others + rb"(?:" + escape + rb"[" + quote + escape + rb"]?+" + others + rb")*+")
+
+
+@cache
+def _records(style: Style) -> re.Pattern[bytes]:
+    """As many whole records as there are."""
+    quote = re.escape(style.quote)
+    plain = rb"[^" + quote + style.newline + rb"]*+"
+    quoted = quote + _inside(style).pattern + quote
+    return re.compile(rb"(?:" + plain + rb"(?:" + quoted + plain + rb")*+" + style.newline + rb")*+")
+
+
+def find_newline(head: bytes, style: Style) -> bytes:
     r"""Return how the first record ends: \n (of \r\n too), or \r alone; \n when nothing tells."""
-    in_quotes = False
-    for found in re.finditer(rb"[\r\n]" + (b"|" + re.escape(quote) if quote else b""), head):
-        if found[0] == quote:
-            in_quotes = not in_quotes
-        elif not in_quotes:
+    ends = re.compile(rb"[\r\n]" + (b"|" + re.escape(style.quote) if style.quote else b""))
+    at = 0
+    while (found := ends.search(head, at)) is not None:
+        if found[0] != style.quote:
             return b"\n" if found[0] == b"\n" or head[found.end() : found.end() + 1] in (b"\n", b"") else b"\r"
+        at = _end_of_quotes(head, found.end(), len(head), style) + 1
     return b"\n"
+
+
+def _end_of_quotes(data: bytes, start: int, end: int, style: Style) -> int:
+    """Return where the quote is that ends what begins in quotes; `end` when there is none before it."""
+    found = _inside(style).match(data, start, end)
+    assert found is not None, "nothing at all is a match, too"
+    return found.end()
+
+
+def _ends_in_quotes(data: bytes, start: int, end: int, style: Style, *, begins_so: bool) -> bool:
+    """Tell whether a line, or more of them, ends in quotes."""
+    if not style.escape or data.find(style.escape, start, end) < 0:
+        return begins_so != bool(data.count(style.quote, start, end) % 2)
+    at, in_quotes = start, begins_so
+    while True:
+        if not in_quotes:
+            at = data.find(style.quote, at, end) + 1
+            if not at:
+                return False
+        at = _end_of_quotes(data, at, end, style) + 1
+        if at > end:
+            return True
+        in_quotes = False
 
 
 def last_boundary(data: bytes, style: Style) -> int:
@@ -112,6 +164,8 @@ def last_boundary(data: bytes, style: Style) -> int:
     at = data.rfind(style.newline)
     if not style.quote:
         return at + 1
+    if style.escape and style.escape in data:
+        return _end_of_records(data, style)
     quotes = count(data, style.quote)
     end = len(data)
     while at >= 0:
@@ -121,6 +175,20 @@ def last_boundary(data: bytes, style: Style) -> int:
         end = at
         at = data.rfind(style.newline, 0, at)
     return 0
+
+
+def _end_of_records(data: bytes, style: Style) -> int:
+    """As last_boundary, where quotes may be escaped; other threads have their turn meanwhile."""
+    at, size = 0, _TURN_BYTES
+    while True:
+        found = _records(style).match(data, at, at + size)
+        assert found is not None, "no record at all is a match, too"
+        if found.end() > at:
+            at, size = found.end(), _TURN_BYTES
+        elif at + size >= len(data):
+            return at
+        else:
+            size *= 2
 
 
 def cut(
@@ -158,7 +226,7 @@ def cut(
                 raise RefusedError(
                     f"The record that begins at line {line} has not ended after {len(data):,} bytes.",
                     consequence="It and what follows cannot be loaded.",
-                    hint="A quote that is never closed looks like this; --quote names another character.",
+                    hint="A quote that is never closed looks like this; --quote and --escape name other characters.",
                 )
             wanted = 2 * max(len(data), part_bytes)
             rest = data
@@ -206,8 +274,8 @@ def index_records(data: bytes, style: Style) -> Index:
         found = data.find(style.newline, at)
         end = found + 1 if found >= 0 else size
         number += 1
-        if style.quote and data.count(style.quote, at, end) % 2:
-            in_quotes = not in_quotes
+        if style.quote:
+            in_quotes = _ends_in_quotes(data, at, end, style, begins_so=in_quotes)
         at = end
         if not in_quotes or end == size:
             starts.append(start)

@@ -24,6 +24,7 @@ class LoadOptions:
         columns: of a CSV without a header, in its order; of NDJSON: the keys; of Parquet and Arrow: those to load.
         header: the first line of a CSV names its columns.
         delimiter, quote, null: of CSV; one character, one character, and the text that stands for NULL unquoted.
+        escape: of CSV, one character: stands before a quote, or before another of it, in quotes; the quote when None.
         encoding: of CSV and NDJSON, as Python names it.
         key, rules: merge by this unique key, with these rules, as `upsert` does; without a key rows are inserted.
         workers: connections; by the size of the file when None.
@@ -38,6 +39,7 @@ class LoadOptions:
     header: bool = True
     delimiter: str = ","
     quote: str = '"'
+    escape: str | None = None
     null: str = ""
     encoding: str = "utf-8"
     key: tuple[str, ...] = ()

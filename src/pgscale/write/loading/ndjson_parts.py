@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from pgscale.errors import RefusedError
-from pgscale.write.loading.lines import PieceOfFile
+from pgscale.write.loading.lines import EVERY_LINE, PieceOfFile
 from pgscale.write.loading.model import BadRecordError
 from pgscale.write.model import Destination, TypeFact
 
@@ -40,12 +40,12 @@ class NdjsonPart(PieceOfFile):
     writers: tuple[Write, ...]
 
     def count(self) -> int:
-        return len(self.piece.index(b"").starts)
+        return len(self.piece.index(EVERY_LINE).starts)
 
     def payload(self, low: int, high: int | None) -> Iterable[bytes]:
         data = self.piece.data
         if low or high is not None:
-            index = self.piece.index(b"")
+            index = self.piece.index(EVERY_LINE)
             data = data[index.starts[low] : len(data) if high is None else index.ends[high - 1]]
         lines = data.split(b"\n")
         if not lines[-1]:
@@ -77,7 +77,7 @@ class NdjsonPart(PieceOfFile):
         return "".join(rows).encode("utf-8", "surrogatepass")
 
     def record_at(self, low: int, line: int) -> int:
-        index = self.piece.index(b"")
+        index = self.piece.index(EVERY_LINE)
         left = line
         for record in range(low, len(index.starts)):
             # Empty lines are no rows.
@@ -87,7 +87,7 @@ class NdjsonPart(PieceOfFile):
         return len(index.starts) - 1
 
     def show(self, record: int) -> tuple[int, bytes]:
-        index = self.piece.index(b"")
+        index = self.piece.index(EVERY_LINE)
         text = self.piece.data[index.starts[record] : index.ends[record]].rstrip(b"\r\n")
         return self.piece.first_line + record, text
 

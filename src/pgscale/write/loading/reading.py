@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pgscale.errors import RefusedError
@@ -66,9 +67,10 @@ class Text:
         self._given, self._options = given, options
         opened, self._tell = given.open()
         self._stream = _Ahead(opened)
-        quote = options.quote.encode() if given.format == "csv" else b""
         self._at, self._line = 0, 1
-        self._style = Style(quote=quote)
+        self._style = Style()
+        if given.format == "csv":
+            self._style = Style(quote=options.quote.encode(), escape=(options.escape or "").encode())
         self._make: Callable[[Piece], Part] | None = None
         self.names: tuple[str, ...] = ()
         try:
@@ -79,12 +81,12 @@ class Text:
 
     def _begin(self) -> None:
         """Read up to the first record."""
-        quote = self._style.quote
         head = self._stream.ahead(65_536)
         if head.startswith(codecs.BOM_UTF8):
             self._take(len(codecs.BOM_UTF8))
             head = head[len(codecs.BOM_UTF8) :]
-        self._style = Style(quote=quote, newline=find_newline(head, quote) if quote else b"\n")
+        if self._style.quote:
+            self._style = replace(self._style, newline=find_newline(head, self._style))
         self.names = self._names(head)
 
     def _names(self, head: bytes) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ class Text:
         else:
             stops = server_version < NO_MARKER
             self._make = lambda piece: CsvPart(
-                piece=piece, quote=self._style.quote, has_marker=stops and find_end_marker(piece.data) is not None
+                piece=piece, style=self._style, has_marker=stops and find_end_marker(piece.data) is not None
             )
 
     def parts(self, done: Sequence[Done], part_bytes: int) -> Iterator[Part]:

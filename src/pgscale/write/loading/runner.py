@@ -75,7 +75,8 @@ def load(
     wanted = options or LoadOptions()
     _check(wanted)
     given = open_input(file, wanted)
-    wanted = replace(wanted, format=given.format)
+    escape = None if wanted.escape == wanted.quote else wanted.escape
+    wanted = replace(wanted, format=given.format, escape=escape)
     if given.format == "csv":
         check_style(wanted)
     conninfo = resolve_dsn(dsn)
@@ -458,6 +459,7 @@ def _stored(options: LoadOptions, names: Sequence[str]) -> str:
             "header": options.header,
             "delimiter": options.delimiter,
             "quote": options.quote,
+            "escape": options.escape,
             "null": options.null,
             "encoding": options.encoding,
             "upsert": list(options.key),
