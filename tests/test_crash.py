@@ -53,7 +53,7 @@ def _finish_by_resume(dsn: str) -> None:
     assert json.loads(done.stdout)["parity"]["rows_checked"] > 10_000
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])
 def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     _make(database.dsn)

@@ -122,7 +122,7 @@ LEDGER_ROWS = (
 )
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("table", "event", "when"), [r[1:] for r in LEDGER_ROWS], ids=[r[0] for r in LEDGER_ROWS])
 def test_killed_before_its_ledger_row_is_committed(database, table: str, event: str, when: str) -> None:
     dsn = database.dsn
@@ -160,7 +160,7 @@ def test_nothing_is_counted_twice(database) -> None:
 # --- in the midst of the work -----------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("point", "event"), [("before:copy", "INSERT"), ("before:apply", "INSERT"), ("before:apply", "DELETE")]
 )
@@ -198,7 +198,7 @@ def _twice_in_the_copy(dsn: str) -> None:
         assert moved[0] > 50, "no row is copied twice: this test shows nothing"
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("killed", ["in the copy", "before the scrub", "in the scrub"])
 def test_rows_that_were_copied_twice_are_scrubbed(database, killed: str) -> None:
     dsn = database.dsn
@@ -276,7 +276,7 @@ def test_an_undo_killed_after_its_swap_goes_on(database) -> None:
     assert pg_dump_schema(dsn) == before
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("verb", ["abort", "finish"])
 def test_taking_back_killed_between_its_transactions_cannot_turn_round(database, verb: str) -> None:
     """The triggers are gone: a run that went forward from here, or back, would miss what is written."""

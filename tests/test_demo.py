@@ -298,7 +298,10 @@ def test_the_snapshot_of_a_load_is_in_the_panel(tpc_b: Database, pgbench: Path, 
 @pytest.fixture(scope="module")
 def shown() -> tuple[DemoResult, str]:
     out = io.StringIO()
-    result = run_demo(scale=1, flights_limit=20_000, rate=200.0, console=Console(file=out, width=200))
+    # A server that nobody measures needs no WAL segments from an earlier life.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pgscale.demo.run._AGED_SEGMENTS", 4)
+        result = run_demo(scale=1, flights_limit=20_000, rate=200.0, pace="fast", console=Console(file=out, width=200))
     return result, out.getvalue()
 
 

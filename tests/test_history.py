@@ -126,7 +126,7 @@ def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: s
 def test_a_table_that_is_moved_ends_as_its_untouched_twin(
     database: Database, scheme_name: str, isolation: Isolation
 ) -> None:
-    load = _history(database, scheme_name, isolation, seed=1996, rows=20000, strategy="move")
+    load = _history(database, scheme_name, isolation, seed=1996, rows=10000, strategy="move")
     assert load.committed > 50
 
 

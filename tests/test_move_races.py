@@ -120,7 +120,7 @@ def _run_slowly(database: Database, clients: Clients, options: Options = OPTIONS
     return result
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_no_increment_is_lost(database: Database, isolation: str) -> None:
     conn = _create(database)
@@ -146,7 +146,7 @@ def test_no_increment_is_lost(database: Database, isolation: str) -> None:
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_every_reader_sees_every_row_once(database: Database, isolation: str) -> None:
     _create(database)

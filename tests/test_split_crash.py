@@ -113,7 +113,7 @@ def _assert_restored(database, before: str) -> None:
     parity.assert_identical(before, pg_dump_schema(database.dsn))
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])
 def test_resume_finishes_a_split_killed_at(database, point: str) -> None:
     dsn = database.dsn
@@ -127,7 +127,7 @@ def test_resume_finishes_a_split_killed_at(database, point: str) -> None:
     _assert_finished(database)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("point", BEFORE_CUTOVER[::2])
 def test_abort_restores_a_table_whose_split_was_killed_at(database, point: str) -> None:
     before = _make(database.dsn)
@@ -138,7 +138,7 @@ def test_abort_restores_a_table_whose_split_was_killed_at(database, point: str) 
     _assert_restored(database, before)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("point", AFTER_CUTOVER)
 def test_undo_restores_a_table_whose_split_was_killed_at(database, point: str) -> None:
     before = _make(database.dsn)
@@ -165,7 +165,7 @@ LEDGER_ROWS = (
 )
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("table", "event", "when"), [r[1:] for r in LEDGER_ROWS], ids=[r[0] for r in LEDGER_ROWS])
 def test_killed_before_its_ledger_row_is_committed(database, table: str, event: str, when: str) -> None:
     dsn = database.dsn
@@ -180,7 +180,7 @@ def test_killed_before_its_ledger_row_is_committed(database, table: str, event: 
     _assert_finished(database)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("point", "event"), [("before:copy", "INSERT"), ("before:apply", "INSERT"), ("before:apply", "DELETE")]
 )
@@ -212,7 +212,7 @@ def test_nothing_is_counted_twice(database) -> None:
     _assert_finished(database)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("step", ["undo_before:0", "undo_before:2", "undo", "undo_settle:0", "undo_settle:1"])
 def test_an_undo_killed_inside(database, step: str) -> None:
     dsn = database.dsn
@@ -231,7 +231,7 @@ def test_an_undo_killed_inside(database, step: str) -> None:
     _assert_restored(database, before)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("verb", ["undo", "finish", "abort"])
 def test_taking_back_can_be_killed_and_goes_on(database, verb: str) -> None:
     dsn = database.dsn
@@ -275,7 +275,7 @@ def _random_kills(database, seed: int) -> None:
         _assert_restored(database, before)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments(database, seed: int) -> None:
     _random_kills(database, seed)

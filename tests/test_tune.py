@@ -207,15 +207,16 @@ def _process(pid: int, started_s: int, cgroup: str, name: str = "postgres") -> d
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
 def test_the_machine_is_read_where_the_server_is_local_and_only_there(server, tmp_path):
-    found = _read(server.dsn())
-    assert "backend of our session" in (why_local(found) or "")
-    machine = read_machine(found, Given())
+    with open_session(server.dsn(), LOOKER) as session:
+        found = read_server(session)
+        assert "backend of our session" in (why_local(found) or "")
+        machine = read_machine(found, Given())
+        # A process that has another name, or the number by chance, is not the server's.
+        assert why_local(replace(found, backend_start_s=found.backend_start_s - 60)) is None
     total = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
     assert 0 < machine.ram_bytes <= total
     assert 1 <= machine.cpus <= os.cpu_count()
-    # A process that has the number by chance, or another name, is not the server's.
     assert why_local(replace(found, backend_pid=os.getpid())) is None
-    assert why_local(replace(found, backend_start_s=found.backend_start_s - 60)) is None
     with pytest.raises(UsageError, match="what machine") as refused:
         read_machine(replace(found, backend_pid=2**22 + 1), Given(cpus=4))
     assert "--ram" in refused.value.hint

@@ -86,16 +86,16 @@ WAYS = [(way, protocol) for way in ("attach", "split", "move") for protocol in (
 
 @pytest.mark.parametrize(("way", "protocol"), [WAYS[0], WAYS[3], WAYS[4]])
 def test_pgbench_goes_on(database: Database, way: str, protocol: str) -> None:
-    _goes_on(database, way, protocol, "fast")
+    _goes_on(database, way, protocol, "fast", again=way != "move")
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("way", "protocol"), WAYS)
 def test_pgbench_goes_on_at_the_normal_pace(database: Database, way: str, protocol: str) -> None:
-    _goes_on(database, way, protocol, "normal")
+    _goes_on(database, way, protocol, "normal", again=True)
 
 
-def _goes_on(database: Database, way: str, protocol: str, pace: Pace) -> None:
+def _goes_on(database: Database, way: str, protocol: str, pace: Pace, *, again: bool) -> None:
     dsn = database.dsn
     pgbench(dsn, "-i", "-s", "1", "-q")
     if way == "split":
@@ -106,9 +106,10 @@ def _goes_on(database: Database, way: str, protocol: str, pace: Pace) -> None:
         bench.go_on()
         assert partition.undo(dsn, ACCOUNTS).state == "undone"
         bench.go_on()
-        assert _start(way, dsn, pace).state == "cut-over"
-        assert partition.finish(dsn, ACCOUNTS).state == "finished"
-        bench.go_on()
+        if again:
+            assert _start(way, dsn, pace).state == "cut-over"
+            assert partition.finish(dsn, ACCOUNTS).state == "finished"
+            bench.go_on()
     assert bench.error is None, bench.error
     figures = bench.figures
     print(f"{way}, {protocol}: {dict(figures)}")

@@ -29,6 +29,12 @@ RETURNING id;
 -- name: set_state
 UPDATE pgscale.run SET state = %(state)s::text, note = %(note)s::text, request = NULL WHERE id = %(run_id)s::int8;
 
+-- name: set_cut_over
+-- No row where somebody asked for an abort that the owner has not heard of yet: then that counts.
+UPDATE pgscale.run SET state = 'cut-over', note = '', request = NULL
+WHERE id = %(run_id)s::int8 AND request IS DISTINCT FROM 'abort'
+RETURNING true;
+
 -- name: set_phase
 UPDATE pgscale.run SET phase = %(phase)s::text WHERE id = %(run_id)s::int8;
 

@@ -192,8 +192,19 @@ class RunBase(Generic[P]):
 
     def _mark(self, session: Session, step_id: str, *, took_s: float = 0.0, state: str | None = None) -> None:
         store.execute(session, "mark_step", run_id=self.work.run_id, step_id=step_id, duration_s=took_s)
-        if state is not None:
+        if state == "cut-over":
+            self._set_cut_over(session)
+        elif state is not None:
             store.execute(session, "set_state", run_id=self.work.run_id, state=state, note="")
+
+    def _set_cut_over(self, session: Session) -> None:
+        """What is asked for until the very COMMIT counts: an abort may be half a heartbeat old."""
+        if store.scalar(session, "set_cut_over", run_id=self.work.run_id) is None:
+            self.keeper.wants_abort.set()
+            raise InterruptedRunError(
+                f"The run of {self.plan.table} is to be aborted, and was not cut over.",
+                consequence="The table is unharmed.",
+            )
 
     def _mark_alone(self, step_id: str) -> None:
         with self.work.session(CONTROL) as session, session.transaction():
