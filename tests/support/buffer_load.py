@@ -14,17 +14,24 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 
+from pgscale.errors import ConnectError
 from pgscale.write.buffer import Buffer, Drainer, SpoolOptions, open_log
 
 TABLE = "CREATE TABLE event (run integer, thread text, n bigint, note text, seq bigserial)"
 OPTIONS = SpoolOptions(segment_bytes=1 << 16)
 BATCH = 50
 EVERY = 10  # each so manieth put is of a whole batch
+STARTS_WITHIN_S = 60.0
+
+T = TypeVar("T")
 
 
 def open_buffer(where: str, **options: object) -> Buffer:
@@ -48,7 +55,7 @@ def put(where: str, run: int, threads: int, events: int) -> None:
             n += count
             os.write(1, f"{run} {thread} {n}\n".encode())
 
-    with open_buffer(where) as buffer:
+    with _once_there(lambda: open_buffer(where)) as buffer:
         many = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
         for one in many:
             one.start()
@@ -57,7 +64,19 @@ def put(where: str, run: int, threads: int, events: int) -> None:
 
 
 def drain(where: str, dsn: str) -> None:
-    Drainer(open_log(where), batch=500).run(dsn)
+    Drainer(_once_there(lambda: open_log(where)), batch=500).run(dsn)
+
+
+def _once_there(open_it: Callable[[], T]) -> T:
+    """A process may be started while its Redis is being started again: it asks until that is there."""
+    until = time.monotonic() + STARTS_WITHIN_S
+    while True:
+        try:
+            return open_it()
+        except ConnectError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 @dataclass
