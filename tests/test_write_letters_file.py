@@ -52,10 +52,10 @@ def test_a_file_of_letters(conn: psycopg.Connection[Any], tmp_path: Path) -> Non
         )
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(one["source"], one["table_name"], one["row_index"], one["sqlstate"]) for one in lines] == [
-        ("night", "public.zoo", 2, None),
         ("night", "public.zoo", 1, "23514"),
+        ("night", "public.zoo", 2, None),
     ] * 2
-    assert lines[0]["row"]["req"] == {"$": "bytes", "v": "78"}
+    assert lines[1]["row"]["req"] == {"$": "bytes", "v": "78"}
     assert conn.execute("SELECT to_regclass('pgscale.dead_letter')").fetchone() == (None,)
     with pytest.raises(UsageError, match="cannot be written to"):
         write.copy(conn, "zoo", [row_of(50), row_of(51, pos=0)], COLUMNS, write.DeadLetters(file=tmp_path))

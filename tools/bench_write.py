@@ -21,6 +21,7 @@ from typing import cast
 from partition_bench.ground import SETTINGS, binaries_of, describe
 from write_bench.copying import measure_arrow, measure_copy
 from write_bench.files import measure_load, measure_sizes
+from write_bench.isolating import measure_bad
 from write_bench.merging import measure_upsert
 from write_bench.model import Results
 from write_bench.report import render
@@ -29,7 +30,7 @@ from pgscale.embedded import Server
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 KEPT = DOCS / "write.json"
-PARTS = ("copy", "arrow", "upsert", "load", "sizes")
+PARTS = ("copy", "arrow", "upsert", "load", "bad", "sizes")
 
 
 def say(line: str) -> None:
@@ -47,6 +48,8 @@ def measure(server: Server, psql: Path, part: str, results: Results, *, rows: in
         results["upsert"] = measure_upsert(server, rows=rows, rounds=rounds, say=say)
     elif part == "load":
         results["load"] = measure_load(server, psql, rows=4 * rows, rounds=rounds, say=say)
+    elif part == "bad":
+        results["bad"] = measure_bad(server, rows=2 * rows, rounds=rounds, say=say)
     else:
         sizes = (10_000, 50_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000)
         results["sizes"] = measure_sizes(server, sizes=sizes, say=say)
@@ -56,7 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--major", type=int, choices=(15, 16, 18), default=15, help="15: Debian's; else the wheel's")
-    parser.add_argument("--rows", type=int, help="of each way (250,000; four times as many in part load)")
+    parser.add_argument(
+        "--rows", type=int, help="of each way (250,000; four times as many in part load, twice in part bad)"
+    )
     parser.add_argument("--rounds", type=int, help="of each way (7)")
     parser.add_argument("--quick", action="store_true", help="small sizes, everything to stdout")
     given = parser.parse_args(arguments)

@@ -44,6 +44,7 @@ class Results(TypedDict):
     arrow: NotRequired[Part]
     upsert: NotRequired[Part]
     load: NotRequired[Part]
+    bad: NotRequired[list[Part]]
     sizes: NotRequired[list[Size]]
 
 

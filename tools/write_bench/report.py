@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import cast
 
@@ -34,6 +35,8 @@ def render(results: Results) -> str:
         part = results.get(name)
         if part is not None:
             lines += _part(cast("Part", part), about)
+    if "bad" in results:
+        lines += _bad(results["bad"])
     if "sizes" in results:
         lines += [
             "## What a row costs as their number grows",
@@ -66,4 +69,25 @@ def _part(part: Part, about: str) -> list[str]:
             continue
         ratio = f"{median(rates) / base:.2f}" if base else ""
         lines.append(f"| {way['name']} | {median(rates):,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {ratio} |")
+    return [*lines, ""]
+
+
+def _bad(parts: Sequence[Part]) -> list[str]:
+    lines = [
+        "## One bad row in 10,000, set aside",
+        "",
+        f"{parts[0]['rows']:,} rows of `id bigint PRIMARY KEY, place bigint, stars integer, said text`, against the"
+        " same without a bad one.",
+        "",
+        "| way, and what refuses | rows/s, none bad | with bad ones | ratio |",
+        "|---|---|---|---|",
+    ]
+    for part in parts:
+        base, *others = part["ways"]
+        for way in others:
+            if not (base["rates"] and way["rates"]):
+                lines.append(f"| {part['title']} | not measured: {base['reason'] or way['reason']} | | |")
+                continue
+            good, bad = median(base["rates"]), median(way["rates"])
+            lines.append(f"| {part['title']} | {good:,.0f} | {bad:,.0f} | {bad / good:.2f} |")
     return [*lines, ""]

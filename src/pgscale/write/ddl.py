@@ -150,13 +150,11 @@ def index_isolated(isolation: QName) -> sql.Composed:
     )
 
 
-def isolated(isolation: QName, places: tuple[int, int] | None = None) -> Source:
-    """Return the rows of the isolation table as a source: all, or from one place to before another."""
+def isolated(isolation: QName, *, by_place: bool = False) -> Source:
+    """Return the rows of the isolation table as a source: all, or from place $1 to before $2."""
     where: sql.Composable = sql.SQL("")
-    if places is not None:
-        where = sql.SQL(" WHERE {} BETWEEN {} AND {}").format(
-            sql.Identifier(PLACE), sql.Literal(places[0]), sql.Literal(places[1] - 1)
-        )
+    if by_place:
+        where = sql.SQL(" WHERE {0} >= $1 AND {0} < $2").format(sql.Identifier(PLACE))
     return Source(
         item=sql.SQL("(SELECT * FROM {}{}) s").format(_name(isolation), where),
         ordinal=sql.SQL("s.{}").format(sql.Identifier(ORDINAL)),

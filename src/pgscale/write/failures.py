@@ -28,6 +28,20 @@ def blames_a_value(error: psycopg.Error) -> bool:
     return error.sqlstate == "42601" and found is not None and found[1] is not None
 
 
+# In every language: the columns of a key and its values, in brackets, with an equals sign between.
+_KEY = re.compile(r"\((?P<names>[^()]+)\)=\((?P<values>.*)\)", re.DOTALL)
+
+
+def find_key(error: psycopg.Error) -> dict[str, str] | None:
+    """Return the key that the server blames, its values as text by column, as well as they can be told apart."""
+    found = _KEY.search(error.diag.message_detail or "")
+    if found is None:
+        return None
+    names = found["names"].split(", ")
+    values = found["values"].split(", ") if len(names) > 1 else [found["values"]]
+    return dict(zip(names, values, strict=True)) if len(names) == len(values) else None
+
+
 class WriteFailedError(PgscaleError):
     """The database refused a write as a whole."""
 

@@ -18,11 +18,14 @@ from pgscale.write.encoding import fields_of
 from pgscale.write.isolating import blames_a_row
 from pgscale.write.model import Destination
 from pgscale.write.rows import Chunk
+from pgscale.write.spreading import Spread
 from pgscale.write.staging import BATCH_BYTES, Staging, Task, check_deferred, encode_each, next_rows
 from pgscale.write.surviving import land_all
 
 # So many rows of the staging table are scanned as fast as they are looked up.
 MOST_SCANNED_ROWS = 4_096
+# What it costs to merge beside its rows, in rows, to be halved where one is bad included: few, for a row takes long.
+COST_ROWS = 25
 
 Merge: TypeAlias = "Callable[[ddl.Source, list[Any] | None], Steps[tuple[int, int]]]"
 
@@ -143,8 +146,10 @@ def _merge_isolated(task: Task, key: Sequence[str], count: int, spill: Spill, me
         yield Fetch(ddl.index_isolated(task.isolation))
     totals = [0, 0]
 
+    source = ddl.isolated(task.isolation, by_place=True)
+
     def land(low: int, high: int) -> Steps[int]:
-        inserted, updated = yield from merge(ddl.isolated(task.isolation, (low, high)), None)
+        inserted, updated = yield from merge(source, [low, high])
         yield from check_deferred(task.guards)
         totals[0] += inserted
         totals[1] += updated
@@ -154,5 +159,7 @@ def _merge_isolated(task: Task, key: Sequence[str], count: int, spill: Spill, me
         index = (yield Fetch(ddl.number_at(task.isolation, place)))[0][0]
         yield from task.bury(spill.row(index), index, error)
 
-    yield from land_all(task.guards, count, land, bury, is_doomed=True)
+    spread = Spread(max(1, count), COST_ROWS)
+    spread.note_bad()
+    yield from land_all(task.guards, count, land, bury, spread=spread)
     return totals[0], totals[1]

@@ -23,6 +23,7 @@ from pgscale.write.failures import find_line
 from pgscale.write.isolating import Guards, blames_a_row, fault_of, isolate
 from pgscale.write.model import Destination, RowError
 from pgscale.write.rows import Chunk, Shape, shape_of
+from pgscale.write.spreading import Spread
 
 # A batch is held in memory until it has landed, and is what one bad row makes the server do again.
 BATCH_BYTES = 4 * 1024 * 1024
@@ -206,8 +207,9 @@ def set_constraints(names: Sequence[QName], *, immediate: bool) -> Steps[None]:
 class Staging:
     """The session's temporary table in which bad rows are found. Its rows are numbered by their index in the call."""
 
-    def __init__(self, task: Task, *, checks: bool) -> None:
+    def __init__(self, task: Task, *, checks: bool, spread: Spread | None = None) -> None:
         self._task, self._checks = task, checks
+        self._spread = spread or Spread(MOST_BATCH_ROWS)
         self._rows = MOST_STAGED_ROWS
         self._is_made = False
 
@@ -237,25 +239,30 @@ class Staging:
             return landed
 
         def bury(place: int, error: psycopg.Error) -> Steps[None]:
+            self._spread.note_bad()
             yield from task.bury(found.rows[place], found.indexes[place], error)
 
-        start, stop = 0, len(forms)
-        while start < stop:
+        start = 0
+        while start < len(forms):
+            stop = min(start + self._spread.rows(), len(forms))
             try:
                 yield Atomic()
                 yield from land(start, stop)
                 yield Done()
-                break
+                self._spread.note_good(stop - start)
+                start = stop
             except psycopg.Error as error:
                 if not blames_a_row(error):
                     raise
                 line = find_line(error)
                 if line is None:
                     yield from isolate(start, stop, land, bury, is_doomed=True)
-                    break
+                    start = stop
+                    continue
                 place = start + line[0]
                 if place > start:
                     yield from isolate(start, place, land, bury)
+                self._spread.note_good(place - start)
                 yield from bury(place, error)
                 start = place + 1
         self._rows += len(taken)

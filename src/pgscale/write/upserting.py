@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from pgscale.core.model import QName
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
@@ -167,18 +168,24 @@ def _merger(
     is_partitioned = destination.kind == "p"
     columns = [c for name in key for c in encoder.columns if c.name == name]
 
+    # Where bad rows are sought, the same source comes many times.
+    made: list[tuple[ddl.Source, sql.Composed]] = []
+
     def merge(source: ddl.Source, params: list[Any] | None) -> Steps[tuple[int, int]]:
         if is_partitioned:
             yield Fetch(ddl.count_from_zero())
-        statement = ddl.upsert(
-            destination.table,
-            source,
-            columns,
-            rules,
-            destination.types,
-            nulls_are_equal=nulls_are_equal,
-            counts_updates=is_partitioned,
-        )
+        if not made or made[0][0] is not source:
+            statement = ddl.upsert(
+                destination.table,
+                source,
+                columns,
+                rules,
+                destination.types,
+                nulls_are_equal=nulls_are_equal,
+                counts_updates=is_partitioned,
+            )
+            made[:] = [(source, statement)]
+        statement = made[0][1]
         inserted, updated = (yield Fetch(statement, params))[0]
         if is_partitioned:
             updated = (yield Fetch(ddl.counted()))[0][0]

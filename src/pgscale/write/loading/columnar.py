@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +27,7 @@ class ColumnarPart:
     """Rows of a file, from `first` to before `end`, counted from 0.
 
     Args:
-        batches: reads them, a record batch at a time; each question reads them anew.
+        batches: reads them, a record batch at a time.
         crc: of their bytes in a stream; 0 of a file, which is known by its size and time.
     """
 
@@ -36,6 +36,8 @@ class ColumnarPart:
     encoder: Encoder
     batches: Callable[[], Iterable[Any]]
     crc: int = 0
+    # Kept from the first question for some of them on, for others will follow; nobody asks as long as all goes well.
+    _kept: list[Any] = field(default_factory=list[Any])
 
     @property
     def first_line(self) -> int:
@@ -62,7 +64,9 @@ class ColumnarPart:
 
     def _between(self, low: int, high: int) -> Iterator[tuple[int, Any]]:
         at = 0
-        for batch in self.batches():
+        if not self._kept and (low or high < self.count()):
+            self._kept.extend(self.batches())
+        for batch in self._kept or self.batches():
             first, last = max(low, at), min(high, at + batch.num_rows)
             if first < last:
                 yield first, batch.slice(first - at, last - first)
@@ -72,6 +76,16 @@ class ColumnarPart:
 
     def record_at(self, low: int, line: int) -> int:
         return low + line - 1
+
+    def find(self, low: int, high: int, key: Mapping[str, str]) -> int | None:
+        if not set(key) <= set(self.encoder.names):
+            return None
+        wanted = [(self.encoder.names.index(name), text) for name, text in key.items()]
+        for at, batch in self._between(low, high):
+            for number, row in enumerate(ArrowRows(batch)):
+                if all(str(row[column]) == text for column, text in wanted):
+                    return at + number
+        return None
 
     def show(self, record: int) -> tuple[int, bytes]:
         for _, batch in self._between(record, record + 1):

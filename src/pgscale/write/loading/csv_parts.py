@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pgscale.errors import RefusedError, UsageError
@@ -19,9 +19,12 @@ class CsvPart(PieceOfFile):
     """Lines of a CSV, sent as they are.
 
     Args:
+        names: the columns, in the order of the file.
         has_marker: there is a line of a backslash and a point, which the server takes for the end of all data.
     """
 
+    names: Sequence[str]
+    delimiter: str
     style: Style
     has_marker: bool
 
@@ -67,6 +70,20 @@ class CsvPart(PieceOfFile):
                 counted = b"\n"
         return last
 
+    def find(self, low: int, high: int, key: Mapping[str, str]) -> int | None:
+        if not set(key) <= set(self.names):
+            return None
+        data, index = self.piece.data, self.piece.index(self.style)
+        wanted = [(self.names.index(name), text) for name, text in key.items()]
+        texts = [text.encode() for text in key.values()]
+        for record in range(low, high):
+            line = data[index.starts[record] : index.ends[record]]
+            if all(text in line for text in texts):
+                fields = read_fields(line.decode("utf-8", "replace"), self.style, self.delimiter)
+                if all(at < len(fields) and fields[at] == text for at, text in wanted):
+                    return record
+        return None
+
     def show(self, record: int) -> tuple[int, bytes]:
         index = self.piece.index(self.style)
         line = index.last_lines[record - 1] if record else 0
@@ -108,7 +125,7 @@ def read_header(head: bytes, style: Style, options: LoadOptions, source: str) ->
             consequence="Nothing was written.",
             hint="--encoding names what it is: latin-1, cp1252, utf-16 …",
         ) from None
-    names = _fields(text, options)
+    names = read_fields(text, style, options.delimiter)
     if not any(name.strip() for name in names):
         raise RefusedError(
             f"The first line of {source} is empty: it names no columns.",
@@ -118,10 +135,10 @@ def read_header(head: bytes, style: Style, options: LoadOptions, source: str) ->
     return names, end
 
 
-def _fields(record: str, options: LoadOptions) -> tuple[str, ...]:
+def read_fields(record: str, style: Style, delimiter: str) -> tuple[str, ...]:
     """Return the fields of a record as the server reads them (CopyReadAttributesCSV)."""
     text = record.removesuffix("\n").removesuffix("\r")
-    quote, escape = options.quote, options.escape or options.quote
+    quote, escape = style.quote.decode(), (style.escape or style.quote).decode()
     fields: list[str] = []
     field: list[str] = []
     at, in_quotes = 0, False
@@ -133,7 +150,7 @@ def _fields(record: str, options: LoadOptions) -> tuple[str, ...]:
             at += 1
         elif character == quote:
             in_quotes = not in_quotes
-        elif character == options.delimiter and not in_quotes:
+        elif character == delimiter and not in_quotes:
             fields.append("".join(field))
             field = []
         else:

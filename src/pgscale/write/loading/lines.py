@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate, zip_longest
 from typing import Protocol
 
 from pgscale.errors import RefusedError
@@ -264,25 +265,38 @@ def read_fully(stream: Readable, size: int) -> bytes:
 
 def index_records(data: bytes, style: Style) -> Index:
     """Return where every record of `data` is."""
-    starts: list[int] = []
-    ends: list[int] = []
-    last_lines: list[int] = []
-    at = start = number = 0
+    lines = data.split(style.newline)
+    if not lines[-1]:
+        lines.pop()
+    ends = list(accumulate(len(line) + 1 for line in lines))
+    if ends:
+        ends[-1] = len(data)
+    numbers = list(range(1, len(lines) + 1))
+    # A line in which quotes begin begins a record of several, the one in which they end ends it; as would the data.
+    turns = _turns(data, lines, style) if style.quote and style.quote in data else []
+    if turns:
+        kept: list[int] = []
+        at = 0
+        for first, last in zip_longest(turns[::2], turns[1::2], fillvalue=len(lines) - 1):
+            kept += range(at, first)
+            at = last
+        kept += range(at, len(lines))
+        ends, numbers = [ends[n] for n in kept], [n + 1 for n in kept]
+    return Index(starts=[0, *ends[:-1]] if ends else [], ends=ends, last_lines=numbers)
+
+
+def _turns(data: bytes, lines: Sequence[bytes], style: Style) -> list[int]:
+    """Return the lines that end in quotes and began outside, or the other way round."""
+    if not style.escape or style.escape not in data:
+        return [n for n, line in enumerate(lines) if line.count(style.quote) % 2]
+    turns: list[int] = []
     in_quotes = False
-    size = len(data)
-    while at < size:
-        found = data.find(style.newline, at)
-        end = found + 1 if found >= 0 else size
-        number += 1
-        if style.quote:
-            in_quotes = _ends_in_quotes(data, at, end, style, begins_so=in_quotes)
-        at = end
-        if not in_quotes or end == size:
-            starts.append(start)
-            ends.append(end)
-            last_lines.append(number)
-            start = end
-    return Index(starts=starts, ends=ends, last_lines=last_lines)
+    for n, line in enumerate(lines):
+        before = in_quotes
+        in_quotes = _ends_in_quotes(line, 0, len(line), style, begins_so=before)
+        if in_quotes != before:
+            turns.append(n)
+    return turns
 
 
 def count(data: bytes, byte: bytes) -> int:

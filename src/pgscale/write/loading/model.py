@@ -216,6 +216,10 @@ class Part(Protocol):
         """Return the record that the server calls line `line` (from 1) of a payload that began with record `low`."""
         ...
 
+    def find(self, low: int, high: int, key: Mapping[str, str]) -> int | None:
+        """Return the first record from `low` to before `high` that has these texts in these columns, if one has."""
+        ...
+
     def show(self, record: int) -> tuple[int, bytes]:
         """Return the place of a record in the file, and its text."""
         ...

@@ -86,6 +86,18 @@ class NdjsonPart(PieceOfFile):
                 return record
         return len(index.starts) - 1
 
+    def find(self, low: int, high: int, key: Mapping[str, str]) -> int | None:
+        data, index = self.piece.data, self.piece.index(EVERY_LINE)
+        texts = [text.encode() for text in key.values()]
+        for record in range(low, high):
+            line = data[index.starts[record] : index.ends[record]]
+            # They were sent, so that they are objects, but for empty lines.
+            if line.strip() and all(text in line for text in texts):
+                row = _decode(line.decode())
+                if all(name in row and _plain(row[name]) == text for name, text in key.items()):
+                    return record
+        return None
+
     def show(self, record: int) -> tuple[int, bytes]:
         index = self.piece.index(EVERY_LINE)
         text = self.piece.data[index.starts[record] : index.ends[record]].rstrip(b"\r\n")

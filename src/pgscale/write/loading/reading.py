@@ -130,7 +130,11 @@ class Text:
         else:
             stops = server_version < NO_MARKER
             self._make = lambda piece: CsvPart(
-                piece=piece, style=self._style, has_marker=stops and find_end_marker(piece.data) is not None
+                piece=piece,
+                names=tuple(names),
+                delimiter=self._options.delimiter,
+                style=self._style,
+                has_marker=stops and find_end_marker(piece.data) is not None,
             )
 
     def parts(self, done: Sequence[Done], part_bytes: int) -> Iterator[Part]:

@@ -28,13 +28,14 @@ from pgscale.write.effects import drive
 from pgscale.write.loading import ddl, store
 from pgscale.write.loading.csv_parts import check_style
 from pgscale.write.loading.failures import kill_point, translated
-from pgscale.write.loading.landing import Target, land
+from pgscale.write.loading.landing import Lander
 from pgscale.write.loading.model import Counts, DamagedFileError, Done, LoadedRowError, LoadOptions, LoadResult, Part
 from pgscale.write.loading.opening import STDIN, Input, open_input
 from pgscale.write.loading.reading import Source, open_source
 from pgscale.write.loading.rejects import RejectsFile
 from pgscale.write.loading.targets import check_table, choose_columns, is_order_free, make_target, warnings_of
 from pgscale.write.loading.threads import Room, Shared, cancel, guarded, sleep, take, wait_for, wait_for_room
+from pgscale.write.loading.writing import Target
 from pgscale.write.model import Destination
 from pgscale.write.sources import Rows
 
@@ -368,21 +369,13 @@ class _Loading:
             with shared.lock:
                 shared.sessions.append(session)
             store.execute(session, "lock_work", load_id=self._load_id)
+            lander = Lander(session, self._load_id, self._target, rejects, kill_point, lambda s: sleep(shared, s))
             while not shared.stop.is_set():
                 part = take(shared)
                 if part is None:
                     return
                 room = Room(shared)
-                counts = land(
-                    session,
-                    self._load_id,
-                    self._target,
-                    part,
-                    rejects,
-                    kill_point,
-                    lambda s: sleep(shared, s),
-                    room.give,
-                )
+                counts = lander.land(part, room.give)
                 room.give()
                 with shared.lock:
                     self._counts += counts

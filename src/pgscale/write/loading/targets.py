@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
 from pgscale.write import ddl as write_ddl
 from pgscale.write.loading import ddl
-from pgscale.write.loading.landing import Merge, Target
 from pgscale.write.loading.model import LoadOptions
+from pgscale.write.loading.writing import Merge, Target
 from pgscale.write.model import ColumnFact, Destination, UniqueKey
 from pgscale.write.rules import ColumnRule, choose_rules, find_overwritten_counters
 from pgscale.write.upserting import arbiter_of, in_the_order_of
@@ -92,7 +92,15 @@ def make_target(
             else ddl.copy_lines(destination.table, names, options)
         )
         encoded_for = destination if is_binary else None
-        return Target(shown=str(destination.table), unit=unit, copy=copy, merge=None, encoded_for=encoded_for), ()
+        target = Target(
+            oid=destination.oid,
+            shown=str(destination.table),
+            unit=unit,
+            copy=copy,
+            merge=None,
+            encoded_for=encoded_for,
+        )
+        return target, ()
     arbiter = arbiter_of(destination, tuple(keys), options.key)
     if missing := [name for name in options.key if name not in names]:
         raise UsageError(f"The file has no column {', '.join(missing)}, which is of the key.")
@@ -115,7 +123,7 @@ def make_target(
         counts_updates=destination.kind == "p",
     )
     copy = write_ddl.copy_statement(staging, names) if is_binary else ddl.copy_lines(staging, names, options)
-    return Target(shown=str(destination.table), unit=unit, copy=copy, merge=merge), rules
+    return Target(oid=destination.oid, shown=str(destination.table), unit=unit, copy=copy, merge=merge), rules
 
 
 def _named(columns: Sequence[ColumnFact], names: Sequence[str]) -> list[ColumnFact]:
