@@ -14,6 +14,7 @@ from pgscale.connect.dsn import redact
 from pgscale.errors import PgscaleError
 
 COMMANDS = {
+    "assess": "pgscale.cli.assess:assess",
     "bench": "pgscale.cli.bench:bench",
     "buffer": "pgscale.cli.buffer:buffer",
     "dead-letters": "pgscale.cli.dead_letters:dead_letters",
