@@ -78,6 +78,12 @@ def alter_system(setting: LiteralString, value: str) -> str:
     return _say(statement, value=sql.Literal(value))
 
 
+def settings_of(library: str) -> str:
+    """Show the settings of a module."""
+    like = sql.Literal(library.replace("_", "\\_") + ".%")
+    return _say("SELECT name, setting, pending_restart FROM pg_settings WHERE name LIKE {like};", like=like)
+
+
 def limit_connections(kind: str, name: str, most: int) -> str:
     """Set the CONNECTION LIMIT of a `database` or a `role`."""
     statement: LiteralString = (

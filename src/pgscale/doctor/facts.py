@@ -187,7 +187,7 @@ class _SystemIdentifier:
 
 
 _SERVER = Section(area="server", query="server", row=ServerFacts)
-_SETTINGS = Section(area="server", query="settings", row=Setting)
+SETTINGS = Section(area="server", query="settings", row=Setting)
 _EXTENSIONS = Section(area="server", query="extensions", row=Extension)
 _SYSTEM_IDENTIFIER = Section(area="server", query="system_identifier", row=_SystemIdentifier)
 
@@ -249,7 +249,7 @@ class Facts:
 
     def settings(self) -> Mapping[str, Setting]:
         """Return all settings the login may see, by name."""
-        return self._once("settings by name", lambda: {each.name: each for each in self.rows(_SETTINGS)})
+        return self._once("settings by name", lambda: {each.name: each for each in self.rows(SETTINGS)})
 
     def extension(self, name: str) -> Extension | None:
         """Return an extension of this database, None when it has not got it."""

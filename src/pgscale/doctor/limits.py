@@ -9,7 +9,10 @@ from pgscale.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaLimits:
-    """The thresholds of one area: numbers that are not negative, no warning_… above its critical_…."""
+    """The thresholds of one area: numbers that are not negative, no warning_… above its critical_….
+
+    Of `…_left_s`, a time that is left, less is worse.
+    """
 
     def __post_init__(self) -> None:
         values: dict[str, float] = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -17,8 +20,10 @@ class AreaLimits:
             if value < 0:
                 raise UsageError(f"`{name}` = {value} is below zero")
             critical = name.replace("warning_", "critical_", 1)
-            if name.startswith("warning_") and value > values.get(critical, value):
-                raise UsageError(f"`{name}` = {value} is above `{critical}` = {values[critical]}")
+            other = values.get(critical, value)
+            is_left = name.endswith("_left_s")
+            if name.startswith("warning_") and (value < other if is_left else value > other):
+                raise UsageError(f"`{name}` = {value} is {'below' if is_left else 'above'} `{critical}` = {other}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,32 @@ class SessionsLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointsLimits(AreaLimits):
+    """How checkpoints may come, and how much WAL may wait.
+
+    Args:
+        least_checkpoints: of fewer no share is told.
+        warning_forced_share: of all checkpoints; 0 to 1.
+        critical_interval_s: between one checkpoint and the next, when they are forced, seconds.
+        least_timeout_s, least_completion_target: settings below are reported.
+        warning_waiting_s, critical_waiting_s: of the oldest WAL file that waits for the archiver, seconds.
+        warning_retained_bytes, critical_retained_bytes: WAL that a slot keeps.
+        warning_unused_retained_bytes: likewise, of a slot that nobody uses.
+    """
+
+    least_checkpoints: int = 4
+    warning_forced_share: float = 0.3
+    critical_interval_s: float = 30.0
+    least_timeout_s: float = 300.0
+    least_completion_target: float = 0.7
+    warning_waiting_s: float = 300.0
+    critical_waiting_s: float = 3_600.0
+    warning_retained_bytes: int = 10 << 30
+    critical_retained_bytes: int = 50 << 30
+    warning_unused_retained_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -69,3 +100,4 @@ class Limits:
     ignore: tuple[str, ...] = ()
     horizon: HorizonLimits = field(default_factory=HorizonLimits)
     sessions: SessionsLimits = field(default_factory=SessionsLimits)
+    checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from pgscale.doctor.checks import connections, horizon, sessions
+from pgscale.doctor.checks import (
+    checkpoints,
+    connections,
+    horizon,
+    sessions,
+    wal,
+)
 from pgscale.doctor.model import Check
 from pgscale.errors import UsageError
 
-CHECKS: tuple[Check, ...] = (*horizon.CHECKS, *sessions.CHECKS, *connections.CHECKS)
+CHECKS: tuple[Check, ...] = (
+    *horizon.CHECKS,
+    *sessions.CHECKS,
+    *connections.CHECKS,
+    *checkpoints.CHECKS,
+    *wal.CHECKS,
+)
 
 
 def find(check_id: str) -> Check:
