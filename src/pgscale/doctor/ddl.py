@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import LiteralString
 
@@ -82,6 +83,15 @@ def settings_of(library: str) -> str:
     """Show the settings of a module."""
     like = sql.Literal(library.replace("_", "\\_") + ".%")
     return _say("SELECT name, setting, pending_restart FROM pg_settings WHERE name LIKE {like};", like=like)
+
+
+def freeze(tables: Iterable[str]) -> str:
+    """Freeze tables, of no names all of the database.
+
+    Args:
+        tables: as regclass::text gives them, which is quoted.
+    """
+    return " ".join(["VACUUM (FREEZE)", ", ".join(tables)]).rstrip() + ";"
 
 
 def limit_connections(kind: str, name: str, most: int) -> str:

@@ -90,6 +90,21 @@ class CheckpointsLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WraparoundLimits(AreaLimits):
+    """How old what is not frozen may be.
+
+    Args:
+        warning_limit_share: of autovacuum_freeze_max_age, or of its multixact twin; 1 is where autovacuum begins.
+        critical_failsafe_share: of vacuum_failsafe_age, or its twin.
+        critical_left_s: until no id is left at the present rate, of what is above the warning; seconds.
+    """
+
+    warning_limit_share: float = 1.5
+    critical_failsafe_share: float = 0.75
+    critical_left_s: float = 604_800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -101,3 +116,4 @@ class Limits:
     horizon: HorizonLimits = field(default_factory=HorizonLimits)
     sessions: SessionsLimits = field(default_factory=SessionsLimits)
     checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)
+    wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)

@@ -11,6 +11,7 @@ from pgscale.doctor.checks import (
     horizon,
     sessions,
     wal,
+    wraparound,
 )
 from pgscale.doctor.model import Check
 from pgscale.errors import UsageError
@@ -21,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     *connections.CHECKS,
     *checkpoints.CHECKS,
     *wal.CHECKS,
+    *wraparound.CHECKS,
 )
 
 

@@ -99,7 +99,7 @@ def _report(facts: Facts, severity: Severity, culprit: Holder, others: list[Hold
         fact=f"{name} holds back VACUUM{_where(facts, culprit)}: {_since(culprit)}.",
         evidence=evidence,
         cost=cost,
-        remedies=_remedies(culprit.who),
+        remedies=remedies_of(culprit.who),
     )
 
 
@@ -142,14 +142,15 @@ def _details(who: Who) -> dict[str, Json]:
     }  # fmt: skip
 
 
-_ON_THE_STANDBY = (
+END_OLDEST_QUERY = (
     "SELECT CASE state WHEN 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END"
     " FROM pg_stat_activity WHERE backend_type = 'client backend'"
     " AND xact_start = (SELECT min(xact_start) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL);"
 )
 
 
-def _remedies(who: Who) -> tuple[Remedy, ...]:
+def remedies_of(who: Who) -> tuple[Remedy, ...]:
+    """What removes somebody who holds the horizon."""
     if isinstance(who, PreparedTransaction):
         where = "" if who.is_here else f" Run it in database {who.database}."
         why = (
@@ -161,7 +162,7 @@ def _remedies(who: Who) -> tuple[Remedy, ...]:
         return _of_slot(who)
     if who.is_standby:
         why = f"On standby {who.application}: ends its oldest query, which the feedback protects."
-        return (Remedy(text=_ON_THE_STANDBY, why=why),)
+        return (Remedy(text=END_OLDEST_QUERY, why=why),)
     if who.state == "active":
         why = "Cancels its statement; the transaction ends with the error."
         return (Remedy(text=ddl.cancel(who.pid, who.started_at), why=why),)
@@ -175,7 +176,7 @@ def _of_slot(slot: Slot) -> tuple[Remedy, ...]:
         return (Remedy(text=ddl.drop_slot(slot.name), why=why),)
     if slot.kind == "physical":
         why = f"On standby {slot.application or slot.name}: ends its oldest query, which the feedback protects."
-        return (Remedy(text=_ON_THE_STANDBY, why=why),)
+        return (Remedy(text=END_OLDEST_QUERY, why=why),)
     why = f"At the consumer ({slot.application or 'unknown'}): what it last received and confirmed, and when."
     return (Remedy(text="SELECT * FROM pg_stat_subscription;", why=why),)
 
