@@ -94,6 +94,28 @@ def freeze(tables: Iterable[str]) -> str:
     return " ".join(["VACUUM (FREEZE)", ", ".join(tables)]).rstrip() + ";"
 
 
+def widen_sequence(sequence: str, bound: str) -> str:
+    """Give a sequence eight bytes and no bound (`MAXVALUE` or `MINVALUE`) of its own.
+
+    Args:
+        sequence: as regclass::text gives it, which is quoted.
+    """
+    return f"ALTER SEQUENCE {sequence} AS bigint NO {bound};"
+
+
+def widen_columns(columns: Iterable[tuple[str, str]], sequence: str | None) -> str:
+    """Give columns eight bytes, and the sequence that feeds them.
+
+    Args:
+        columns: table and column of each, quoted.
+        sequence: quoted; None when it has eight bytes, or there is none.
+    """
+    lines = [f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint;" for table, column in columns]
+    if sequence is not None:
+        lines.append(f"ALTER SEQUENCE {sequence} AS bigint;")
+    return "\n".join(["BEGIN;", "SET LOCAL lock_timeout = '5s';", *lines, "COMMIT;"])
+
+
 def limit_connections(kind: str, name: str, most: int) -> str:
     """Set the CONNECTION LIMIT of a `database` or a `role`."""
     statement: LiteralString = (

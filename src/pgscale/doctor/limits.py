@@ -105,6 +105,23 @@ class WraparoundLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SequencesLimits(AreaLimits):
+    """How much of a key may be used up.
+
+    Args:
+        warning_used_share, critical_used_share: of the values of its type, or of its sequence; 0 to 1.
+        warning_left_s, critical_left_s: until none is left at the present rate, seconds.
+        least_used_share: nothing below is reported for the time that is left.
+    """
+
+    warning_used_share: float = 0.7
+    critical_used_share: float = 0.9
+    warning_left_s: float = 15_552_000.0
+    critical_left_s: float = 2_592_000.0
+    least_used_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -117,3 +134,4 @@ class Limits:
     sessions: SessionsLimits = field(default_factory=SessionsLimits)
     checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)
     wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)
+    sequences: SequencesLimits = field(default_factory=SequencesLimits)

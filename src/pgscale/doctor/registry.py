@@ -9,6 +9,7 @@ from pgscale.doctor.checks import (
     checkpoints,
     connections,
     horizon,
+    sequences,
     sessions,
     wal,
     wraparound,
@@ -23,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     *checkpoints.CHECKS,
     *wal.CHECKS,
     *wraparound.CHECKS,
+    *sequences.CHECKS,
 )
 
 
