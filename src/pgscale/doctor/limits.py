@@ -122,6 +122,23 @@ class SequencesLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLimits(AreaLimits):
+    """How often pages should be found in shared_buffers.
+
+    Args:
+        least_hit_share: of all pages that were asked for; 0 to 1.
+        least_pages: of fewer that were asked for no share is told.
+        least_reads_per_s: fewer pages that had to be read do no harm, whatever their share.
+        most_cached_read_s: a mean read that is quicker did not come from a disk, seconds.
+    """
+
+    least_hit_share: float = 0.95
+    least_pages: int = 10_000
+    least_reads_per_s: float = 100.0
+    most_cached_read_s: float = 0.0001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -135,3 +152,4 @@ class Limits:
     checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)
     wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)
     sequences: SequencesLimits = field(default_factory=SequencesLimits)
+    cache: CacheLimits = field(default_factory=CacheLimits)

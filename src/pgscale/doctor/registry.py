@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from pgscale.doctor.checks import (
+    cache,
     checkpoints,
     connections,
     horizon,
@@ -25,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     *wal.CHECKS,
     *wraparound.CHECKS,
     *sequences.CHECKS,
+    *cache.CHECKS,
 )
 
 
