@@ -139,6 +139,25 @@ class CacheLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicasLimits(AreaLimits):
+    """How far standbys may be behind.
+
+    Args:
+        warning_lag_s, critical_lag_s: until what was committed is replayed, seconds.
+        warning_lag_bytes, critical_lag_bytes: WAL that is not replayed yet.
+        warning_unused_s: a slot for a standby that nobody uses, seconds.
+        warning_conflicts_per_hour: queries that replay cancelled on a standby.
+    """
+
+    warning_lag_s: float = 60.0
+    critical_lag_s: float = 600.0
+    warning_lag_bytes: int = 1 << 30
+    critical_lag_bytes: int = 16 << 30
+    warning_unused_s: float = 300.0
+    warning_conflicts_per_hour: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -153,3 +172,4 @@ class Limits:
     wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)
     sequences: SequencesLimits = field(default_factory=SequencesLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
+    replicas: ReplicasLimits = field(default_factory=ReplicasLimits)

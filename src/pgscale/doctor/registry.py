@@ -10,6 +10,7 @@ from pgscale.doctor.checks import (
     checkpoints,
     connections,
     horizon,
+    replicas,
     sequences,
     sessions,
     wal,
@@ -27,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     *wraparound.CHECKS,
     *sequences.CHECKS,
     *cache.CHECKS,
+    *replicas.CHECKS,
 )
 
 
