@@ -1,0 +1,180 @@
+"""A database to run migrations in: made on a server given for it, filled with a schema, dropped at the end."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+from pgscale.connect.dsn import redact
+from pgscale.connect.session import Profile, Session, open_session
+from pgscale.doctor.lint import ddl
+from pgscale.doctor.lint.lexer import split
+from pgscale.doctor.lint.model import Statement
+from pgscale.errors import ConnectError, PermissionDeniedError
+from pgscale.sql import load
+
+QUERIES = load(__package__ or "pgscale.doctor.lint")
+
+# It makes and drops databases, whose files a busy disk takes its time for.
+KEEPER = Profile(purpose="lint", statement_timeout_ms=120_000, lock_timeout_ms=30_000)
+STATEMENT_TIMEOUT_MS = 60_000
+
+Connection: TypeAlias = "psycopg.Connection[TupleRow]"
+
+_MISSING_ROLE = re.compile(r'role "(.+)" does not exist')
+_MISSING_TYPE = re.compile(r'type "(?:(\w+)\.)?(\w+)(?:\[\])?" does not exist')
+
+
+@dataclass(slots=True)
+class Scratch:
+    """A scratch database.
+
+    Args:
+        dsn: to log in as the role that runs migrations; never a superuser's.
+        admin: a session of the given login in that database, for what only it may do; the migration's never.
+        disposable: the whole server is ours, so roles may be made in it.
+        role: who runs migrations.
+        notes: what could not be copied, in sentences.
+    """
+
+    dsn: str
+    admin: Session
+    disposable: bool
+    role: str
+    version: int
+    notes: list[str] = field(default_factory=list[str])
+
+    def connect(self, lock_timeout_ms: int = 0) -> Connection:
+        """Open a session as an application has it, with the time of a statement limited.
+
+        Raises:
+            ConnectError: the role made for it cannot log in.
+        """
+        options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={lock_timeout_ms}"
+        try:
+            return psycopg.connect(
+                self.dsn, autocommit=True, prepare_threshold=None, client_encoding="UTF8", options=options
+            )
+        except psycopg.Error as error:
+            reason = redact(" ".join(str(error).split()), self.dsn)
+            raise ConnectError(
+                f"The scratch database was made, but {self.role} cannot log in to it: {reason}.",
+                hint="Give --scratch a role that has CREATEDB and is no superuser: it runs the migration itself then.",
+            ) from None
+
+    def has_made_role(self, message: str) -> bool:
+        """Make a role that a message misses, where the server is ours; tell whether it was made."""
+        found = _MISSING_ROLE.search(message)
+        if found is None or not self.disposable:
+            return False
+        self.admin.execute(ddl.create_role_for(found[1], self.role))
+        return True
+
+
+@contextmanager
+def open_scratch(dsn: str, *, disposable: bool) -> Generator[Scratch]:
+    """Make a database on a server, and drop it at the end with the role made for it.
+
+    A superuser's login only makes them: migrations run as a role without rights, so that they reach no file, program
+    or other database of the server.
+
+    Args:
+        disposable: the server is ours alone.
+
+    Raises:
+        ConnectError: it cannot be reached.
+        PermissionDeniedError: the login may not create databases.
+    """
+    name = f"pgscale_lint_{secrets.token_hex(6)}"
+    with open_session(dsn, KEEPER) as keeper:
+        row = keeper.execute(QUERIES.get("read_login", keeper.info.server_version)).fetchone()
+        assert row is not None
+        superuser, version = row
+        password = secrets.token_urlsafe(24)
+        login = name if superuser else None
+        try:
+            if superuser:
+                keeper.execute(ddl.create_login(name, password))
+            try:
+                keeper.execute(ddl.create_database(name, login))
+            except psycopg.errors.InsufficientPrivilege:
+                raise PermissionDeniedError(
+                    "The login of --scratch may not create a database.", hint="ALTER ROLE … CREATEDB gives the right."
+                ) from None
+            inside = make_conninfo(dsn, dbname=name)
+            with open_session(inside, KEEPER) as admin:
+                yield Scratch(
+                    dsn=make_conninfo(inside, user=login, password=password) if login else inside,
+                    admin=admin,
+                    disposable=disposable,
+                    role=login or keeper.info.user,
+                    version=version,
+                )
+        finally:
+            # The connection may be what failed.
+            with suppress(psycopg.Error):
+                keeper.execute(ddl.drop_database(name))
+                if superuser:
+                    keeper.execute(ddl.drop_role(name))
+
+
+def load_schema(scratch: Scratch, text: str, name: str, *, is_dump: bool) -> None:
+    """Run a schema in the scratch database; what fails is left out and said in its notes.
+
+    Args:
+        text: SQL, of pg_dump --schema-only or of a file.
+        name: of the file, for messages.
+
+    Raises:
+        UsageError: as split().
+    """
+    statements = split(text, name, skip_meta=is_dump)
+    with scratch.connect() as session:
+        for statement in statements:
+            _run(scratch, session, statement)
+        if session.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+            session.execute("COMMIT")
+
+
+def _run(scratch: Scratch, session: Connection, statement: Statement) -> None:
+    for _ in range(20):
+        try:
+            # Untrusted extensions are a superuser's to make; the statement is this one and no other.
+            who = scratch.admin if statement.starts("CREATE", "EXTENSION") else session
+            who.execute(statement.text.encode(), prepare=False)
+        except psycopg.Error as error:
+            if session.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:
+                session.execute("ROLLBACK")
+            message = " ".join(str(error.diag.message_primary or error).split())
+            if scratch.has_made_role(message) or _has_stand_in(scratch, session, message):
+                continue
+            scratch.notes.append(f"Not in the scratch copy: {_shown(statement)}: {message}.")
+        return
+
+
+def _has_stand_in(scratch: Scratch, session: Connection, message: str) -> bool:
+    """Make a domain over text for a type that is missing, mostly an extension's; no lock depends on it."""
+    found = _MISSING_TYPE.search(message)
+    if found is None:
+        return False
+    schema, name = found[1] or "public", found[2]
+    try:
+        session.execute(ddl.create_stand_in(schema, name))
+    except psycopg.Error:
+        return False
+    scratch.notes.append(f"Type {schema}.{name} is not on the scratch server: text stands in for it.")
+    return True
+
+
+def _shown(statement: Statement) -> str:
+    """Return the beginning of a statement: enough to know it by."""
+    line = " ".join(statement.text.split())
+    return line if len(line) <= 80 else line[:79] + "…"

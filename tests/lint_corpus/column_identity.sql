@@ -1,0 +1,4 @@
+-- expect: column.added_rewrite
+-- locks: ACCESS EXCLUSIVE orders rewritten scanned
+SET lock_timeout = '2s';
+ALTER TABLE orders ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY;

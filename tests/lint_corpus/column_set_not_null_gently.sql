@@ -1,0 +1,13 @@
+-- expect: nothing
+-- locks: ACCESS EXCLUSIVE orders; SHARE UPDATE EXCLUSIVE orders scanned
+SET lock_timeout = '2s';
+BEGIN;
+ALTER TABLE orders ADD CONSTRAINT total_known CHECK (total IS NOT NULL) NOT VALID;
+COMMIT;
+BEGIN;
+ALTER TABLE orders VALIDATE CONSTRAINT total_known;
+COMMIT;
+BEGIN;
+ALTER TABLE orders ALTER COLUMN total SET NOT NULL;
+ALTER TABLE orders DROP CONSTRAINT total_known;
+COMMIT;

@@ -1,0 +1,5 @@
+-- expect: nothing
+-- locks: ACCESS EXCLUSIVE orders; SHARE UPDATE EXCLUSIVE orders
+SET lock_timeout = '2s';
+ALTER TABLE orders ALTER COLUMN note SET STORAGE EXTERNAL;
+ALTER TABLE orders ALTER COLUMN note SET STATISTICS 500;

@@ -1,0 +1,5 @@
+-- expect: nothing
+-- locks: ACCESS EXCLUSIVE orders
+SET lock_timeout = '2s';
+ALTER TABLE orders ADD COLUMN token uuid;
+ALTER TABLE orders ALTER COLUMN token SET DEFAULT gen_random_uuid();

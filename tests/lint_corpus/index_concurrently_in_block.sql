@@ -1,0 +1,6 @@
+-- expect: transaction.not_allowed
+-- locks: SHARE UPDATE EXCLUSIVE orders
+SET lock_timeout = '2s';
+BEGIN;
+CREATE INDEX CONCURRENTLY orders_customer ON orders (customer_id);
+COMMIT;

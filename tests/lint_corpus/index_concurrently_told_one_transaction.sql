@@ -1,0 +1,5 @@
+-- expect: transaction.not_allowed
+-- locks: SHARE UPDATE EXCLUSIVE orders
+-- transaction: per-file
+SET lock_timeout = '2s';
+CREATE UNIQUE INDEX CONCURRENTLY orders_pair ON orders (customer_id, created_at);

@@ -1,0 +1,4 @@
+-- expect: index.not_concurrent
+-- locks: SHARE orders scanned
+SET lock_timeout = '2s';
+CREATE INDEX orders_customer ON orders (customer_id);

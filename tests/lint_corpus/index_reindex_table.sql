@@ -1,0 +1,4 @@
+-- expect: index.reindex_not_concurrent
+-- locks: SHARE orders scanned
+SET lock_timeout = '2s';
+REINDEX TABLE orders;

@@ -1,0 +1,3 @@
+-- expect: lock_timeout.missing
+-- locks: ACCESS EXCLUSIVE orders
+ALTER TABLE orders ADD COLUMN remark text;

@@ -1,0 +1,4 @@
+-- expect: table.truncate
+-- locks: ACCESS EXCLUSIVE customers rewritten scanned
+SET lock_timeout = '2s';
+TRUNCATE customers;

@@ -1,0 +1,4 @@
+-- expect: column.type
+-- locks: ACCESS EXCLUSIVE orders rewritten scanned
+SET lock_timeout = '2s';
+ALTER TABLE orders ALTER COLUMN note TYPE varchar(10);

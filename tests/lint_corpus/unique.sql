@@ -1,0 +1,4 @@
+-- expect: constraint.unique
+-- locks: ACCESS EXCLUSIVE customers scanned
+SET lock_timeout = '2s';
+ALTER TABLE customers ADD CONSTRAINT customers_email UNIQUE (email);
