@@ -35,6 +35,7 @@ from pgscale.errors import RunFailedError
 ACTIVE_TRANSACTION = "25001"
 NO_RIGHT = "42501"
 UNKNOWN_OBJECT = "42704"
+NOT_SUPPORTED = "0A000"
 
 _BEGIN = {"BEGIN", "START"}
 _COMMIT = {"COMMIT", "END"}
@@ -60,7 +61,6 @@ class _State:
 
     catalog: dict[int, Relation]
     transaction: int = 0
-    explicit: bool = False
     locks: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
 
 
@@ -116,7 +116,7 @@ def _run_file(
         if whole:
             run.begin("BEGIN")
         for statement in statements:
-            seen.append(run.statement(statement, in_block=whole or state.explicit))
+            seen.append(run.statement(statement))
         if run.is_open and statements:
             failed = run.end("COMMIT", statements[-1])
             if failed is not None:
@@ -165,19 +165,17 @@ class _Run:
         if error is not None or text.split(maxsplit=1)[0].upper() in _ROLLBACK:
             self._state.catalog = read_catalog(self._session)
         self._state.locks = {}
-        self._state.explicit = False
         if error is None:
             return None
         return Seen(statement=statement, tag="", transaction=number, error=error)
 
     # Statements
 
-    def statement(self, statement: Statement, *, in_block: bool) -> Seen:
+    def statement(self, statement: Statement) -> Seen:
         """Run one and look."""
         word = statement.words[0] if statement.words else ""
         if word in _BEGIN:
             error = self.begin(statement.text) if not self.is_open else None
-            self._state.explicit = True
             return self._plain(statement, "BEGIN", error)
         if word in _COMMIT or (word in _ROLLBACK and "TO" not in statement.words[:3]):
             if not self.is_open:
@@ -186,21 +184,29 @@ class _Run:
             failed = self.end(statement.text, statement)
             return failed or Seen(statement=statement, tag=word, transaction=number)
         if word in {"SAVEPOINT", "RELEASE"} or word in _ROLLBACK:
-            error = self._say(statement.text)[1]
-            if error is None and word in _ROLLBACK:
-                self._state.catalog = read_catalog(self._session)
-                kept = {(relation, mode) for relation, mode, _ in self._locks_now()}
-                self._state.locks = {key: line for key, line in self._state.locks.items() if key in kept}
-            return self._plain(statement, word, error)
+            return self._savepoint(statement, word)
         because = _why_skipped(statement)
         if because:
             return Seen(statement=statement, tag="", transaction=self._state.transaction, skipped=because)
-        return self._look(statement, in_block=in_block)
+        return self._look(statement)
+
+    def _savepoint(self, statement: Statement, word: str) -> Seen:
+        error = self._say(statement.text)[1]
+        seen = self._plain(statement, word, error)
+        if self._session.info.transaction_status is TransactionStatus.INERROR:
+            # Of what follows at least the locks are to be seen.
+            self.end("ROLLBACK", statement)
+            self.begin("BEGIN")
+        elif error is None and word in _ROLLBACK:
+            self._state.catalog = read_catalog(self._session)
+            kept = {(relation, mode) for relation, mode, _ in self._locks_now()}
+            self._state.locks = {key: line for key, line in self._state.locks.items() if key in kept}
+        return seen
 
     def _plain(self, statement: Statement, tag: str, error: ServerSays | None) -> Seen:
         return Seen(statement=statement, tag=tag, transaction=self._state.transaction, error=error)
 
-    def _look(self, statement: Statement, *, in_block: bool) -> Seen:
+    def _look(self, statement: Statement) -> Seen:
         mine = not self.is_open
         if mine:
             self.begin("BEGIN")
@@ -208,15 +214,13 @@ class _Run:
         if seen.error is not None and seen.error.sqlstate == ACTIVE_TRANSACTION and not mine:
             # So that what follows finds what it makes, it runs all the same, between two transactions.
             self.end("COMMIT", statement)
-            explicit = self._state.explicit
-            seen = self._outside(statement, in_block=in_block)
+            seen = self._outside(statement, in_block=True)
             self.begin("BEGIN")
-            self._state.explicit = explicit or in_block
             return seen
         if mine:
             if seen.error is not None and seen.error.sqlstate == ACTIVE_TRANSACTION:
                 self.end("ROLLBACK", statement)
-                return self._outside(statement, in_block=in_block)
+                return self._outside(statement, in_block=False)
             failed = self.end("ROLLBACK" if seen.error is not None else "COMMIT", statement)
             return failed or seen
         return seen
@@ -230,7 +234,7 @@ class _Run:
             if error is None:
                 break
             self._say("ROLLBACK TO SAVEPOINT pgscale_lint")
-            if not (error.sqlstate == UNKNOWN_OBJECT and self._scratch.has_made_role(error.message)):
+            if not self._scratch.has_helped(error.message, only_extensions=True):
                 break
         number = self._state.transaction
         if error is not None:
@@ -386,6 +390,8 @@ def _why_skipped(statement: Statement) -> str:
         if words[1] in {"USER", "ROLE"} and words[2:3] == ("MAPPING",):
             return ""
         return f"{words[0]} {words[1]} is about the whole server"
+    if statement.starts("SET", "TRANSACTION"):
+        return "lint has looked at the transaction before; the locks are the same"
     if statement.starts("PREPARE", "TRANSACTION"):
         return "it would stay prepared in the scratch server"
     return ""
@@ -395,7 +401,8 @@ def _why_not_possible(error: ServerSays) -> str:
     """Say of a failure that is the scratch server's, not the migration's, what it is."""
     if error.sqlstate == NO_RIGHT and not error.message.startswith("must be owner"):
         return f"it needs a right that nobody has in the scratch copy ({error.message})"
-    if error.sqlstate == UNKNOWN_OBJECT and error.message.startswith("role "):
+    is_role = error.sqlstate == UNKNOWN_OBJECT and error.message.startswith("role ")
+    if is_role or (error.sqlstate == NOT_SUPPORTED and error.message.startswith("extension ")):
         return f"the scratch server lacks something ({error.message})"
     return ""
 

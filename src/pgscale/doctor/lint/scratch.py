@@ -29,6 +29,10 @@ STATEMENT_TIMEOUT_MS = 60_000
 
 Connection: TypeAlias = "psycopg.Connection[TupleRow]"
 
+EXTENSION_TYPES = frozenset(
+    {"citext", "cube", "geography", "geometry", "halfvec", "hstore", "ltree", "raster", "sparsevec", "vector"}
+)
+
 _MISSING_ROLE = re.compile(r'role "(.+)" does not exist')
 _MISSING_TYPE = re.compile(r'type "(?:(\w+)\.)?(\w+)(?:\[\])?" does not exist')
 
@@ -70,12 +74,29 @@ class Scratch:
                 hint="Give --scratch a role that has CREATEDB and is no superuser: it runs the migration itself then.",
             ) from None
 
-    def has_made_role(self, message: str) -> bool:
-        """Make a role that a message misses, where the server is ours; tell whether it was made."""
-        found = _MISSING_ROLE.search(message)
-        if found is None or not self.disposable:
+    def has_helped(self, message: str, *, only_extensions: bool = False) -> bool:
+        """Make what a message of the server misses, where that can be done; tell whether the statement may succeed now.
+
+        Args:
+            only_extensions: of types, make those of well-known extensions only: another one may be misspelt.
+        """
+        role = _MISSING_ROLE.search(message)
+        if role is not None and self.disposable:
+            self.admin.execute(ddl.create_role_for(role[1], self.role))
+            return True
+        found = _MISSING_TYPE.search(message)
+        if found is not None and (found[2] in EXTENSION_TYPES or not only_extensions):
+            return self._has_type(found[1] or "public", found[2])
+        return False
+
+    def _has_type(self, schema: str, name: str) -> bool:
+        """Make a domain over text for a type that is missing, mostly an extension's; no lock depends on it."""
+        try:
+            with self.connect() as session:
+                session.execute(ddl.create_stand_in(schema, name))
+        except psycopg.Error:
             return False
-        self.admin.execute(ddl.create_role_for(found[1], self.role))
+        self.notes.append(f"Type {schema}.{name} is not on the scratch server: text stands in for it.")
         return True
 
 
@@ -111,6 +132,8 @@ def open_scratch(dsn: str, *, disposable: bool) -> Generator[Scratch]:
                 ) from None
             inside = make_conninfo(dsn, dbname=name)
             with open_session(inside, KEEPER) as admin:
+                # For CREATE EXTENSION without a schema.
+                admin.execute("SET search_path TO public")
                 yield Scratch(
                     dsn=make_conninfo(inside, user=login, password=password) if login else inside,
                     admin=admin,
@@ -147,31 +170,31 @@ def load_schema(scratch: Scratch, text: str, name: str, *, is_dump: bool) -> Non
 def _run(scratch: Scratch, session: Connection, statement: Statement) -> None:
     for _ in range(20):
         try:
-            # Untrusted extensions are a superuser's to make; the statement is this one and no other.
-            who = scratch.admin if statement.starts("CREATE", "EXTENSION") else session
-            who.execute(statement.text.encode(), prepare=False)
+            _execute(scratch, session, statement)
         except psycopg.Error as error:
             if session.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:
                 session.execute("ROLLBACK")
             message = " ".join(str(error.diag.message_primary or error).split())
-            if scratch.has_made_role(message) or _has_stand_in(scratch, session, message):
+            if scratch.has_helped(message):
                 continue
+            # A newer pg_dump sets what an older server does not know, and schema public is there.
+            if statement.starts("SET") or error.sqlstate == "42P06":
+                return
             scratch.notes.append(f"Not in the scratch copy: {_shown(statement)}: {message}.")
         return
 
 
-def _has_stand_in(scratch: Scratch, session: Connection, message: str) -> bool:
-    """Make a domain over text for a type that is missing, mostly an extension's; no lock depends on it."""
-    found = _MISSING_TYPE.search(message)
-    if found is None:
-        return False
-    schema, name = found[1] or "public", found[2]
-    try:
-        session.execute(ddl.create_stand_in(schema, name))
-    except psycopg.Error:
-        return False
-    scratch.notes.append(f"Type {schema}.{name} is not on the scratch server: text stands in for it.")
-    return True
+def _execute(scratch: Scratch, session: Connection, statement: Statement) -> None:
+    # The extended protocol refuses two statements in one: what is split wrongly is told, not run.
+    result = session.pgconn.exec_params(statement.text.encode(), None)
+    if result.status is not psycopg.pq.ExecStatus.FATAL_ERROR:
+        return
+    error = psycopg.errors.error_from_result(result)
+    if error.sqlstate == "42501" and statement.starts("CREATE", "EXTENSION"):
+        # Untrusted ones are a superuser's to make; the statement is this one and no other.
+        scratch.admin.execute(statement.text.encode(), prepare=False)
+        return
+    raise error
 
 
 def _shown(statement: Statement) -> str:
