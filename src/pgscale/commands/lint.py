@@ -17,7 +17,7 @@ from pgscale.doctor.lint import registry
 from pgscale.doctor.lint.dump import dump_schema
 from pgscale.doctor.lint.judging import ignored_in, judge, views
 from pgscale.doctor.lint.lexer import split
-from pgscale.doctor.lint.live import LIVE, Live, read_live
+from pgscale.doctor.lint.live import LIVE, ExtensionFunction, Live, read_extension_functions, read_live
 from pgscale.doctor.lint.model import Catalog, FileSeen, Statement, TransactionMode
 from pgscale.doctor.lint.result import FileResult, Result
 from pgscale.doctor.lint.runner import run_files
@@ -67,12 +67,13 @@ def lint(
         UsageError: a file cannot be read or split, or names a rule that does not exist.
         ConnectError, PermissionDeniedError: of the database, or of the scratch server.
     """
-    read = [(name, _split(name, _read(name))) for name in files]
+    read = [(_shown(name), _split(_shown(name), _read(name))) for name in files]
     before = [(path, _read(str(path))) for path in schema]
-    base = _live(dsn, ())
+    base, functions = _base(dsn)
     with places(base.version // 10_000) as place:
         dumped = dump_schema(dsn, place.pg_dump) if dsn is not None else ""
         with open_scratch(place.dsn, disposable=place.disposable) as scratch:
+            scratch.functions = functions
             load_schema(scratch, dumped, "schema", is_dump=True)
             for path, text in before:
                 load_schema(scratch, text, str(path), is_dump=False)
@@ -118,12 +119,23 @@ def _read(name: str) -> str:
         raise UsageError(f"{name} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.") from None
 
 
+def _shown(name: str) -> str:
+    return "<stdin>" if name == "-" else name
+
+
 def _split(name: str, text: str) -> tuple[Statement, ...]:
-    statements = split(text, "<stdin>" if name == "-" else name)
+    statements = split(text, name)
     for statement in statements:
         # A misspelt comment is told before a server is started.
         ignored_in(statement)
     return statements
+
+
+def _base(dsn: str | None) -> tuple[Live, tuple[ExtensionFunction, ...]]:
+    if dsn is None:
+        return Live(), ()
+    with open_session(dsn, LIVE) as session:
+        return read_live(session), read_extension_functions(session)
 
 
 def _live(dsn: str | None, tables: tuple[QName, ...]) -> Live:

@@ -1,6 +1,6 @@
 -- What is there before each migration of the corpus.
 CREATE TYPE mood AS ENUM ('good', 'bad');
-CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL, email text);
+CREATE TABLE customers (id bigint PRIMARY KEY, name varchar(40) NOT NULL, email varchar(60));
 CREATE TABLE orders (
   id bigint PRIMARY KEY,
   customer_id bigint,
@@ -11,7 +11,7 @@ CREATE TABLE orders (
   created_at timestamp,
   paid_at timestamp,
   payer_id bigint,
-  status text CONSTRAINT orders_status_known CHECK (status IS NOT NULL),
+  status varchar(10) CONSTRAINT orders_status_known CHECK (status IS NOT NULL),
   feeling mood
 );
 CREATE INDEX orders_note ON orders (note);
@@ -20,7 +20,7 @@ CREATE INDEX orders_payer_id ON orders (payer_id);
 CREATE UNIQUE INDEX orders_code ON orders (code);
 ALTER TABLE orders ADD CONSTRAINT orders_quantity_positive CHECK (quantity > 0) NOT VALID;
 CREATE TABLE items (id bigint PRIMARY KEY, order_id bigint REFERENCES orders, "order" int);
-CREATE TABLE events (id bigint, at timestamptz NOT NULL, kind text) PARTITION BY RANGE (at);
+CREATE TABLE events (id bigint, at timestamptz NOT NULL, kind int) PARTITION BY RANGE (at);
 CREATE TABLE events_2024 PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
 CREATE TABLE events_2025 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
 CREATE TABLE events_loose (LIKE events);

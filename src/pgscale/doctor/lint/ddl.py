@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from pgscale.doctor.lint.live import ExtensionFunction
 from pgscale.doctor.lint.model import Relation
 
 
@@ -37,6 +38,18 @@ def create_role_for(name: str, member: str) -> sql.Composed:
 def create_stand_in(schema: str, name: str) -> sql.Composed:
     """Return CREATE DOMAIN for a type that the scratch server lacks."""
     return sql.SQL("CREATE DOMAIN {}.{} AS pg_catalog.text").format(sql.Identifier(schema), sql.Identifier(name))
+
+
+def create_function_stand_in(function: ExtensionFunction) -> bytes:
+    """Return CREATE FUNCTION for one that the scratch server lacks; PL/pgSQL, so that no planner looks into it.
+
+    Its arguments are the real server's own words; it is run by the role that migrations are run by, who may do nothing.
+    """
+    name = sql.Identifier(function.schema, function.name).as_string(None)
+    return (
+        f"CREATE FUNCTION {name}({function.arguments}) RETURNS {function.result}"
+        f" LANGUAGE plpgsql {function.volatility} AS 'BEGIN RETURN NULL; END'"
+    ).encode()
 
 
 def hold(relation: Relation) -> sql.Composed:

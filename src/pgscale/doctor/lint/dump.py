@@ -49,9 +49,12 @@ def dump_schema(dsn: str, pg_dump: Path | str = "pg_dump") -> str:
         ) from None
     if done.returncode != 0:
         said = redact(" ".join(done.stderr.split()), conninfo)
+        held = "LOCK TABLE" in said
         raise ConnectError(
             f"The schema could not be read: {said}",
-            hint="The role must be able to read it: pg_read_all_data, or USAGE.",
+            hint="Somebody holds a table in ACCESS EXCLUSIVE: `pgscale locks` shows who. Then try again."
+            if held
+            else "The role must be able to read it: pg_read_all_data, or USAGE and SELECT.",
         )
     return done.stdout
 

@@ -59,6 +59,22 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionFunction:
+    """A function that an extension of the real database has.
+
+    Args:
+        arguments, result: as the server writes them in CREATE FUNCTION.
+        volatility: IMMUTABLE, STABLE or VOLATILE: a volatile default is computed for each row.
+    """
+
+    schema: str
+    name: str
+    arguments: str
+    result: str
+    volatility: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
     """The real database, or nothing where none was given.
 
@@ -77,6 +93,15 @@ class Live:
     @property
     def is_known(self) -> bool:
         return self.version > 0
+
+
+def read_extension_functions(session: Session) -> tuple[ExtensionFunction, ...]:
+    """Read what functions the extensions have."""
+    rows = session.execute(QUERIES.get("read_extension_functions", session.info.server_version)).fetchall()
+    return tuple(
+        ExtensionFunction(schema=schema, name=name, arguments=arguments, result=result, volatility=volatility)
+        for schema, name, arguments, result, volatility in rows
+    )
 
 
 def read_live(session: Session, tables: Iterable[QName] = ()) -> Live:

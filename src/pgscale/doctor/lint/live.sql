@@ -9,11 +9,23 @@ SELECT pg_catalog.current_database()::text AS database,
     WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
       AND a.backend_type = 'client backend') AS oldest_s;
 
+-- name: read_extension_functions
+-- What defaults and checks of tables may call: plain functions with one result.
+SELECT n.nspname::text AS schema, p.proname::text AS name,
+  pg_catalog.pg_get_function_identity_arguments(p.oid) AS arguments, pg_catalog.format_type(p.prorettype, NULL) AS result,
+  CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END AS volatility
+FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_proc p ON p.oid = d.objid
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_type t ON t.oid = p.prorettype
+WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+  AND p.prokind = 'f' AND NOT p.proretset AND t.typtype <> 'p' AND n.nspname <> 'pg_catalog';
+
 -- name: read_tables
 -- A partitioned table is the sum of its partitions.
 WITH RECURSIVE given AS (
   SELECT c.oid AS root, n.nspname::text AS schema, c.relname::text AS name
-  FROM pg_catalog.unnest(%(schemas)s::text[], %(names)s::text[]) AS g (schema, name)
+  FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::text[]), pg_catalog.unnest(%(names)s::text[])) AS g (schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = g.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = g.name AND c.relkind IN ('r', 'p', 'm')
 ), tree AS (
@@ -41,7 +53,7 @@ GROUP BY g.root, g.schema, g.name;
 SELECT n.nspname::text AS schema, c.relname::text AS name, l.pid, l.mode,
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - COALESCE(a.xact_start, p.prepared))::float8 AS age_s,
   CASE WHEN p.gid IS NULL THEN COALESCE(a.state, '') ELSE 'prepared transaction ' || p.gid END AS state
-FROM pg_catalog.unnest(%(schemas)s::text[], %(names)s::text[]) AS g (schema, name)
+FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::text[]), pg_catalog.unnest(%(names)s::text[])) AS g (schema, name)
 JOIN pg_catalog.pg_namespace n ON n.nspname = g.schema
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = g.name
 JOIN pg_catalog.pg_locks l ON l.locktype = 'relation' AND l.relation = c.oid AND l.granted

@@ -58,18 +58,25 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
+    """A column.
+
+    Args:
+        type: with its collation, where that is not the type's own.
+        default: its expression; empty where there is none or the column is generated.
+    """
+
     number: int
     name: str
     type: str
     not_null: bool
-    has_default: bool
+    default: str
     is_identity: bool
     is_generated: bool
 
     @property
     def is_filled(self) -> bool:
         """Rows that are there already get a value other than NULL when it is added."""
-        return self.has_default or self.is_identity or self.is_generated
+        return bool(self.default) or self.is_identity or self.is_generated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +152,15 @@ class Lock:
 
     Args:
         mode: as pg_locks has it, `AccessExclusiveLock`.
-        since: the line of the statement of the same transaction that took it; its own where it is new.
+        since: the line of the statement of the same transaction that took it.
+        is_new: that is the statement itself.
         awaited: seen in the queue, because the statement runs outside a transaction and would have let go of it.
     """
 
     relation: int
     mode: str
     since: int
+    is_new: bool = True
     awaited: bool = False
 
 

@@ -31,8 +31,10 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
       a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
         || COALESCE(' COLLATE ' || NULLIF(a.attcollation, y.typcollation)::regcollation::text, ''), a.attnotnull,
-      a.atthasdef AND a.attgenerated = '', a.attidentity <> '', a.attgenerated <> '') ORDER BY a.attnum)
+      CASE WHEN a.attgenerated = '' THEN COALESCE(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END,
+      a.attidentity <> '', a.attgenerated <> '') ORDER BY a.attnum)
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+    LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       AND c.relkind IN ('r', 'p', 'm', 'f', 'v')) AS columns,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(

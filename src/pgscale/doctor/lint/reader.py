@@ -34,7 +34,7 @@ def _relation(row: tuple[Any, ...]) -> Relation:
         parents=tuple(parents),
         triggers=tuple(triggers),
         columns=tuple(
-            Column(number=n, name=c, type=t, not_null=nn, has_default=d, is_identity=i, is_generated=g)
+            Column(number=n, name=c, type=t, not_null=nn, default=d, is_identity=i, is_generated=g)
             for n, c, t, nn, d, i, g in columns or ()
         ),
         constraints=tuple(

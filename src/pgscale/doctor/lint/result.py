@@ -70,10 +70,9 @@ def shown_locks(view: View) -> list[tuple[Relation, Lock, bool]]:
 
     What the transaction held before is left out; so are indexes, which follow their tables.
     """
-    line = view.seen.statement.line
     strongest: dict[int, Lock] = {}
     for lock in sorted(view.seen.locks, key=lambda each: strength(each.mode)):
-        if lock.since == line:
+        if lock.is_new:
             strongest[lock.relation] = lock
     found: list[tuple[Relation, Lock, bool]] = []
     for oid, lock in strongest.items():

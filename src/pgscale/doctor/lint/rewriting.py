@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgscale.core.finding import Remedy
 from pgscale.core.model import quote_ident
-from pgscale.doctor.lint.model import Relation, Statement
+from pgscale.doctor.lint.model import Column, Relation, Statement
 
 # The words that PostgreSQL takes for no name (catcode R and T of pg_get_keywords(), 14 to 18).
 _RESERVED = frozenset(
@@ -45,6 +45,12 @@ def concurrently(text: str) -> str:
     """Return a CREATE INDEX of pg_get_indexdef() with CONCURRENTLY."""
     head, found, rest = text.partition("INDEX ")
     return f"{head}{found}CONCURRENTLY {rest}" if found else text
+
+
+def column_of(column: Column) -> str:
+    """Return a column as ADD COLUMN takes it."""
+    default = f" DEFAULT {column.default}" if column.default else ""
+    return f"{ident(column.name)} {column.type}{default}{' NOT NULL' if column.not_null else ''}"
 
 
 def sql(*statements: str, why: str = "") -> Remedy:

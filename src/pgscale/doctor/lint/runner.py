@@ -228,8 +228,11 @@ class _Run:
     def _inside(self, statement: Statement) -> Seen:
         scans = self._scans()
         tag, error = "", None
-        for _ in range(5):
+        for attempt in range(5):
             self._say("SAVEPOINT pgscale_lint")
+            if attempt:
+                # A session learns what others have made when it takes a lock that it does not hold.
+                self._say("SELECT FROM pg_catalog.pg_ts_parser LIMIT 0")
             tag, error = self._say(statement.text)
             if error is None:
                 break
@@ -246,10 +249,17 @@ class _Run:
         rows = self._locks_now()
         timeout_ms = self._lock_timeout_ms()
         self._say("RELEASE SAVEPOINT pgscale_lint")
+        old = set(self._state.locks)
         for relation, mode, _granted in rows:
             self._state.locks.setdefault((relation, mode), statement.line)
         locks = tuple(
-            Lock(relation=relation, mode=mode, since=self._state.locks[relation, mode]) for relation, mode, _ in rows
+            Lock(
+                relation=relation,
+                mode=mode,
+                since=self._state.locks[relation, mode],
+                is_new=(relation, mode) not in old,
+            )
+            for relation, mode, _ in rows
         )
         before, after = self._refresh({lock.relation for lock in locks})
         now = self._scans()

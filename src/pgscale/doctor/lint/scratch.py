@@ -17,6 +17,7 @@ from pgscale.connect.dsn import redact
 from pgscale.connect.session import Profile, Session, open_session
 from pgscale.doctor.lint import ddl
 from pgscale.doctor.lint.lexer import split
+from pgscale.doctor.lint.live import ExtensionFunction
 from pgscale.doctor.lint.model import Statement
 from pgscale.errors import ConnectError, PermissionDeniedError
 from pgscale.sql import load
@@ -29,11 +30,17 @@ STATEMENT_TIMEOUT_MS = 60_000
 
 Connection: TypeAlias = "psycopg.Connection[TupleRow]"
 
+# Of uuid-ossp; what is there is not known where no database was given.
+UUID_FUNCTIONS = tuple(
+    ExtensionFunction(schema="public", name=name, arguments="", result="uuid", volatility="VOLATILE")
+    for name in ("uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4")
+)
 EXTENSION_TYPES = frozenset(
     {"citext", "cube", "geography", "geometry", "halfvec", "hstore", "ltree", "raster", "sparsevec", "vector"}
 )
 
 _MISSING_ROLE = re.compile(r'role "(.+)" does not exist')
+_MISSING_FUNCTION = re.compile(r"function (?:\w+\.)?(\w+)\(.*\) does not exist")
 _MISSING_TYPE = re.compile(r'type "(?:(\w+)\.)?(\w+)(?:\[\])?" does not exist')
 
 
@@ -46,6 +53,7 @@ class Scratch:
         admin: a session of the given login in that database, for what only it may do; the migration's never.
         disposable: the whole server is ours, so roles may be made in it.
         role: who runs migrations.
+        functions: those of the real database's extensions, which the scratch server may lack.
         notes: what could not be copied, in sentences.
     """
 
@@ -54,6 +62,7 @@ class Scratch:
     disposable: bool
     role: str
     version: int
+    functions: tuple[ExtensionFunction, ...] = ()
     notes: list[str] = field(default_factory=list[str])
 
     def connect(self, lock_timeout_ms: int = 0) -> Connection:
@@ -82,12 +91,32 @@ class Scratch:
         """
         role = _MISSING_ROLE.search(message)
         if role is not None and self.disposable:
-            self.admin.execute(ddl.create_role_for(role[1], self.role))
+            with suppress(psycopg.errors.DuplicateObject):
+                self.admin.execute(ddl.create_role_for(role[1], self.role))
             return True
+        function = _MISSING_FUNCTION.search(message)
+        if function is not None:
+            return self._has_function(function[1])
         found = _MISSING_TYPE.search(message)
         if found is not None and (found[2] in EXTENSION_TYPES or not only_extensions):
             return self._has_type(found[1] or "public", found[2])
         return False
+
+    def _has_function(self, name: str) -> bool:
+        """Make functions that return NULL for those of a name that an extension of the real database has."""
+        made = 0
+        for function in self.functions or UUID_FUNCTIONS:
+            if function.name != name:
+                continue
+            try:
+                with self.connect() as session:
+                    session.execute(ddl.create_function_stand_in(function))
+            except psycopg.Error:
+                continue
+            made += 1
+        if made:
+            self.notes.append(f"Function {name} is not on the scratch server: one that returns NULL stands in for it.")
+        return made > 0
 
     def _has_type(self, schema: str, name: str) -> bool:
         """Make a domain over text for a type that is missing, mostly an extension's; no lock depends on it."""
@@ -187,7 +216,7 @@ def _run(scratch: Scratch, session: Connection, statement: Statement) -> None:
 def _execute(scratch: Scratch, session: Connection, statement: Statement) -> None:
     # The extended protocol refuses two statements in one: what is split wrongly is told, not run.
     result = session.pgconn.exec_params(statement.text.encode(), None)
-    if result.status is not psycopg.pq.ExecStatus.FATAL_ERROR:
+    if result.status != psycopg.pq.ExecStatus.FATAL_ERROR:
         return
     error = psycopg.errors.error_from_result(result)
     if error.sqlstate == "42501" and statement.starts("CREATE", "EXTENSION"):

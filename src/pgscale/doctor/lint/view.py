@@ -133,16 +133,17 @@ class View:
             if not any(parent in held for parent in self.existing[oid].parents):
                 yield self.existing[oid], lock
 
-    def heavy_since(self, table: Relation) -> int:
-        """Return the line since which writers of a table wait."""
-        return min(lock.since for lock in self.seen.locks if lock.relation == table.oid and lock.mode in HEAVY)
+    def heavy_since(self, table: Relation) -> int | None:
+        """Return the line since which writers of a table waited before the statement; None where they did not."""
+        held = (lock for lock in self.seen.locks if lock.relation == table.oid and lock.mode in HEAVY)
+        return min((lock.since for lock in held if not lock.is_new), default=None)
 
     def held(self, table: Relation) -> str:
         """Return `holds ACCESS EXCLUSIVE on orders (12 GB, 80,000,000 rows)`, with the line if another one took it."""
         lock = self.lock(table.oid)
         if lock is None:
             return f"is about {self.named(table)}"
-        since = "" if lock.since == self.seen.statement.line else f" since line {lock.since}"
+        since = "" if lock.is_new else f" since line {lock.since}"
         verb = "waits for" if lock.awaited else "holds"
         return f"{verb} {mode_name(lock.mode)} on {self.named(table)}{since}"
 

@@ -134,11 +134,12 @@ def _gentle_default(table: Relation, column: Column) -> tuple[Remedy, ...]:
     add = f"ALTER TABLE {name} ADD COLUMN {what} {column.type}"
     if column.is_generated:
         return (sql(add, why=f"Keep it by a trigger instead. {_BATCHES}"),)
-    if column.is_identity:
-        sequence = ident(f"{table.name}_{column.name}_seq")
+    if column.is_identity or column.default.startswith("nextval("):
+        schema = "" if table.schema == "public" else f"{ident(table.schema)}."
+        sequence = schema + ident(f"{table.name}_{column.name}_seq")
         default = f"ALTER TABLE {name} ALTER COLUMN {what} SET DEFAULT nextval('{sequence}')"
         return (sql(add, f"CREATE SEQUENCE {sequence} OWNED BY {name}.{what}", default, why=_BATCHES),)
-    default = f"ALTER TABLE {name} ALTER COLUMN {what} SET DEFAULT …"
+    default = f"ALTER TABLE {name} ALTER COLUMN {what} SET DEFAULT {column.default}"
     return (sql(add, default, why=f"SET DEFAULT is for rows to come and writes none. {_BATCHES}"),)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from pgscale.core.finding import Finding, Remedy
 from pgscale.doctor.lint.model import Constraint, Relation
-from pgscale.doctor.lint.rewriting import ident, name_of, sql
+from pgscale.doctor.lint.rewriting import column_of, ident, name_of, sql
 from pgscale.doctor.lint.rules.rule import Rule
 from pgscale.doctor.lint.view import View
 
-_TWO = "Two transactions: the first is a moment, the second reads while writers go on."
+_TWO = "Two transactions: NOT VALID is a moment, VALIDATE reads while writers go on."
 
 
 def _new(view: View, kinds: str) -> Iterator[tuple[Relation, Constraint]]:
@@ -29,10 +29,18 @@ def _is_again(view: View, table: Relation, constraint: Constraint) -> bool:
     return was is not None and any(c.name == constraint.name and c.kind == constraint.kind for c in was.constraints)
 
 
-def _not_valid(table: Relation, constraint: Constraint) -> tuple[Remedy, ...]:
+def _columns(view: View, table: Relation) -> list[str]:
+    """Return the statements that add what columns the table got with the constraint."""
+    was = view.seen.before[table.oid]
+    old = {column.number for column in was.columns}
+    return [f"ALTER TABLE {name_of(table)} ADD COLUMN {column_of(c)}" for c in table.columns if c.number not in old]
+
+
+def _not_valid(view: View, table: Relation, constraint: Constraint) -> tuple[Remedy, ...]:
     name, what = name_of(table), ident(constraint.name)
     return (
         sql(
+            *_columns(view, table),
             f"ALTER TABLE {name} ADD CONSTRAINT {what} {constraint.definition} NOT VALID",
             f"ALTER TABLE {name} VALIDATE CONSTRAINT {what}",
             why=_TWO,
@@ -51,7 +59,7 @@ def _foreign_key(view: View) -> Iterator[Finding]:
             if other is not None and other.oid in view.existing and other != table
             else ""
         )
-        remedies = _not_valid(table, constraint)
+        remedies = _not_valid(view, table, constraint)
         if table.kind == "p" and view.version < 180000:
             remedies = ()
         yield FOREIGN_KEY.finding(
@@ -89,7 +97,7 @@ def _check(view: View) -> Iterator[Finding]:
             f"Constraint {constraint.name} {view.held(table)} {view.takes('reading the table', seconds)}.",
             why="Nobody reads or writes the table meanwhile.",
             evidence=view.evidence(table, "scan", seconds),
-            remedies=_not_valid(table, constraint),
+            remedies=_not_valid(view, table, constraint),
         )
 
 
@@ -126,10 +134,11 @@ def _using_index(view: View, table: Relation, constraint: Constraint) -> tuple[R
     kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
     columns = index.definition.partition(" USING ")[2]
     lines = [
+        *_columns(view, table),
         f"CREATE UNIQUE INDEX CONCURRENTLY {ident(index.name)} ON {name_of(table)} USING {columns}",
         f"ALTER TABLE {name_of(table)} ADD CONSTRAINT {ident(constraint.name)} {kind} USING INDEX {ident(index.name)}",
     ]
-    why = "The first outside a transaction; the second is a moment"
+    why = "The index outside a transaction; the constraint is a moment"
     return (sql(*lines, why=f"{why}, if the columns are NOT NULL already." if kind == "PRIMARY KEY" else f"{why}."),)
 
 

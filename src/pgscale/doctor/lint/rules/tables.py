@@ -145,6 +145,8 @@ def _rename(view: View) -> Iterator[Finding]:
     ):
         was, now = pair.was, pair.now
         assert now is not None, "chosen so"
+        if _keeps_name(view, was):
+            continue
         view_sql = f"CREATE VIEW {name_of(was)} AS SELECT * FROM {name_of(now)}"  # noqa: S608 because it is shown, not run
         yield RENAME.finding(
             "warning",
@@ -161,6 +163,12 @@ def _rename(view: View) -> Iterator[Finding]:
                 ),
             ),
         )
+
+
+def _keeps_name(view: View, was: Relation) -> bool:
+    """Tell whether the same transaction makes a view of the old name."""
+    made = (relation for each in view.later for relation in each.after.values() if relation.kind == "v")
+    return any((relation.schema, relation.name) == (was.schema, was.name) for relation in made)
 
 
 RENAME = Rule(
@@ -330,7 +338,7 @@ def _whole(view: View) -> Iterator[Finding]:
         return
     for lock in view.seen.locks:
         table = view.existing.get(lock.relation)
-        if table is None or not table.is_table or lock.mode != "RowExclusiveLock" or lock.since != _line(view):
+        if table is None or not table.is_table or lock.mode != "RowExclusiveLock" or not lock.is_new:
             continue
         if table.name in BOOKKEEPING or any(parent in view.existing for parent in table.parents):
             continue
@@ -352,10 +360,6 @@ def _whole(view: View) -> Iterator[Finding]:
                 ),
             ),
         )
-
-
-def _line(view: View) -> int:
-    return view.seen.statement.line
 
 
 def _has_where(view: View) -> bool:

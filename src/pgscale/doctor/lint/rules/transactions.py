@@ -19,8 +19,7 @@ LONGEST_TIMEOUT_MS = 60_000
 
 def _new_heavy(view: View) -> list[tuple[Relation, str]]:
     """Return the tables that writers wait for since this statement."""
-    line = view.seen.statement.line
-    return [(table, lock.mode) for table, lock in view.heavy() if lock.since == line]
+    return [(table, lock.mode) for table, lock in view.heavy() if lock.is_new]
 
 
 def _timeout(view: View) -> Iterator[Finding]:
@@ -42,7 +41,7 @@ def _timeout(view: View) -> Iterator[Finding]:
         "warning",
         table.shown,
         f"{mode_name(mode)} on {view.named(table)} is waited for"
-        f" {'without an end' if now == 0 else 'up to ' + format_duration(now / 1000)}: "
+        f" {'without an end' if now == 0 else 'up to ' + format_duration(now / 1000)}:"
         f" lock_timeout is {f'{now} ms' if now else 'not set'}.{there}",
         why="While it waits for one long transaction, every statement that comes after waits behind it.",
         evidence=evidence,
@@ -75,9 +74,8 @@ TIMEOUT = Rule(
 
 def _held_before(view: View) -> list[tuple[Relation, int]]:
     """Return the tables that writers already waited for when the statement began, with the line since when."""
-    line = view.seen.statement.line
     found = ((table, view.heavy_since(table)) for table, _ in view.heavy())
-    return sorted(((t, since) for t, since in found if since < line), key=lambda each: each[1])
+    return sorted(((table, since) for table, since in found if since is not None), key=lambda each: each[1])
 
 
 def _several(view: View) -> Iterator[Finding]:
@@ -140,8 +138,7 @@ def _worked_on(view: View) -> list[Relation] | None:
     if tag in _DATA:
         if tag == "INSERT" and "SELECT" not in words:
             return None
-        line = view.seen.statement.line
-        oids = {lock.relation for lock in view.seen.locks if lock.since == line} | set(view.seen.scans)
+        oids = {lock.relation for lock in view.seen.locks if lock.is_new} | set(view.seen.scans)
     elif tag == "ALTER TABLE" and "VALIDATE" in words:
         oids = set(view.seen.scans)
     else:
@@ -218,12 +215,12 @@ def _failed(view: View) -> Iterator[Finding]:
         return
     unknown = error.sqlstate in {"42P01", "42704", "42703", "3F000", "42883"}
     base = "" if view.live.is_known or not unknown else " The scratch copy has only what the files make."
-    how = " Give --dsn, or --schema with what is there before." if base else ""
+    how = "Give --dsn, or --schema with what is there before." if base else ""
     yield FAILED.finding(
         "critical",
         "",
         f"It fails in the scratch copy: {error.message}.{base}",
-        why=" ".join(part for part in (error.detail, error.hint) if part) + how
+        why=" ".join(part for part in (error.detail, error.hint, how) if part)
         or "What follows was judged as if it had not been there.",
         evidence={"sqlstate": error.sqlstate, "message": error.message},
     )
