@@ -184,6 +184,15 @@ def test_a_migration_has_no_rights_outside_its_scratch_database(quiet_database, 
     assert scratches_left(quiet_database) == 0
 
 
+def test_a_server_that_does_not_count_is_refused(database, tmp_path):
+    (tmp_path / "m.sql").write_text("SELECT 1")
+    done = pgscale(
+        "lint", str(tmp_path / "m.sql"), "--scratch", f"{database.superuser_dsn} options='-c track_counts=off'"
+    )
+    assert done.exit_code == 4
+    assert "track_counts off" in done.err
+
+
 def test_a_login_that_may_create_databases_is_enough_and_one_that_may_not_is_told(quiet_database, tmp_path):
     (tmp_path / "m.sql").write_text("CREATE TABLE t (a int);\nALTER TABLE t ALTER COLUMN a SET NOT NULL;")
     maker = quiet_database.create_role("maker", "LOGIN CREATEDB")

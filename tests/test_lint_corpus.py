@@ -48,7 +48,15 @@ WITH_STATEMENTS = {
     "table.rewrite",
 }
 # Whose safer SQL has another form than that of the first migration of the rule.
-OTHER_FORMS = {"column_serial", "foreign_key_column_default", "index_partitioned", "primary_key", "index_in_do_block"}
+OTHER_FORMS = {
+    "column_serial",
+    "foreign_key_column_default",
+    "index_partitioned",
+    "primary_key",
+    "index_in_do_block",
+    "quoted_names",
+}
+WORK = ("rewritten", "scanned", "built_indexes")
 WEAK = {"ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE"}
 
 
@@ -90,7 +98,7 @@ def run(name: str, text: str, scratch: Scratch, transaction: TransactionMode) ->
 def told(seen: FileSeen, findings: tuple[Placed, ...], version: int) -> dict[str, str]:
     """Write what was seen as a header has it."""
     locks = {
-        f"{lock['mode']} {lock['relation']}{' rewritten' * lock['rewritten']}{' scanned' * lock['scanned']}"
+        " ".join([lock["mode"], lock["relation"], *(work for work in WORK if lock[work])])
         for view in views(seen, seen.existing, Live(), version)
         for lock in statement_json(view)["locks"]
         if not lock["new"] and lock["kind"] in "rpm" and lock["mode"] not in WEAK
@@ -152,3 +160,10 @@ def test_there_are_enough_and_each_rule_has_one():
     assert {check for path in FILES for check in header(path)["expect"].split()} - {"nothing"} == IDS - {
         "table.tablespace"
     }
+
+
+def test_says_which_index_is_built_again(server, scratches):
+    path = CORPUS / "type_text_collation.sql"
+    _, (placed,) = run(path.name, path.read_text(), scratches(server), "auto")
+    assert 'to character varying(8) COLLATE "C" holds ACCESS EXCLUSIVE on orders' in placed.finding.fact
+    assert "building orders_code again" in placed.finding.fact

@@ -1,5 +1,5 @@
 -- expect: column.not_null index.not_concurrent
--- locks: ACCESS EXCLUSIVE orders scanned; SHARE orders scanned
+-- locks: ACCESS EXCLUSIVE orders scanned; SHARE orders scanned built_indexes
 BEGIN;
 
 CREATE TABLE IF NOT EXISTS alembic_version (

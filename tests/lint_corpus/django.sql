@@ -1,5 +1,5 @@
 -- expect: index.not_concurrent lock_timeout.missing transaction.several_tables
--- locks: ACCESS EXCLUSIVE items; ACCESS EXCLUSIVE orders; SHARE ROW EXCLUSIVE customers; SHARE customers scanned
+-- locks: ACCESS EXCLUSIVE items; ACCESS EXCLUSIVE orders; SHARE ROW EXCLUSIVE customers; SHARE customers scanned built_indexes
 BEGIN;
 --
 -- Add field payer to order

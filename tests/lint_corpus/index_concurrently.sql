@@ -1,4 +1,4 @@
 -- expect: nothing
--- locks: SHARE UPDATE EXCLUSIVE orders
+-- locks: SHARE UPDATE EXCLUSIVE orders built_indexes
 SET lock_timeout = '2s';
 CREATE INDEX CONCURRENTLY orders_customer ON orders (customer_id);

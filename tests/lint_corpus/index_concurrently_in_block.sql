@@ -1,5 +1,5 @@
 -- expect: transaction.not_allowed
--- locks: SHARE UPDATE EXCLUSIVE orders
+-- locks: SHARE UPDATE EXCLUSIVE orders built_indexes
 SET lock_timeout = '2s';
 BEGIN;
 CREATE INDEX CONCURRENTLY orders_customer ON orders (customer_id);

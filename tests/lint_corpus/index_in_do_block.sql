@@ -1,5 +1,5 @@
 -- expect: index.not_concurrent
--- locks: SHARE orders scanned
+-- locks: SHARE orders scanned built_indexes
 SET lock_timeout = '2s';
 DO $$
 BEGIN

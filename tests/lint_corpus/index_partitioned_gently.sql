@@ -1,5 +1,5 @@
 -- expect: nothing
--- locks: SHARE UPDATE EXCLUSIVE events_2024; SHARE events
+-- locks: SHARE UPDATE EXCLUSIVE events_2024 built_indexes; SHARE events
 SET lock_timeout = '2s';
 CREATE INDEX events_kind ON ONLY events (kind);
 CREATE INDEX CONCURRENTLY events_2024_kind ON events_2024 (kind);

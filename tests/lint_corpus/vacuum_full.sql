@@ -1,4 +1,4 @@
 -- expect: table.rewrite
--- locks: ACCESS EXCLUSIVE orders rewritten
+-- locks: ACCESS EXCLUSIVE orders rewritten built_indexes
 SET lock_timeout = '2s';
 VACUUM FULL orders;

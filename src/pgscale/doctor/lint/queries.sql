@@ -56,5 +56,6 @@ WHERE pg_catalog.to_regclass(w) IS NOT NULL;
 SELECT s.setting::int4 AS ms FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout';
 
 -- name: read_login
-SELECT r.rolsuper, pg_catalog.current_setting('server_version_num')::int4 AS version
+SELECT r.rolsuper, pg_catalog.current_setting('server_version_num')::int4 AS version,
+  pg_catalog.current_setting('track_counts')::bool AS counts
 FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER;

@@ -101,6 +101,7 @@ def statement_json(view: View) -> dict[str, Json]:
                 "awaited": lock.awaited,
                 "rewritten": view.is_rewritten(relation, seen.after.get(relation.oid)),
                 "scanned": relation.oid in seen.scans,
+                "built_indexes": [index.shown for index in view.built_indexes(relation)],
             }
             for relation, lock, is_new in shown_locks(view)
         ],

@@ -19,7 +19,7 @@ from pgscale.doctor.lint import ddl
 from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.live import ExtensionFunction
 from pgscale.doctor.lint.model import Statement
-from pgscale.errors import ConnectError, PermissionDeniedError
+from pgscale.errors import ConnectError, PermissionDeniedError, RefusedError
 from pgscale.sql import load
 
 QUERIES = load(__package__ or "pgscale.doctor.lint")
@@ -142,12 +142,18 @@ def open_scratch(dsn: str, *, disposable: bool) -> Generator[Scratch]:
     Raises:
         ConnectError: it cannot be reached.
         PermissionDeniedError: the login may not create databases.
+        RefusedError: the server does not count scans.
     """
     name = f"pgscale_lint_{secrets.token_hex(6)}"
     with open_session(dsn, KEEPER) as keeper:
         row = keeper.execute(QUERIES.get("read_login", keeper.info.server_version)).fetchone()
         assert row is not None
-        superuser, version = row
+        superuser, version, counts = row
+        if not counts:
+            raise RefusedError(
+                "The scratch server has track_counts off, so what is read could not be seen.",
+                hint="Turn it on there, or leave --scratch out.",
+            )
         password = secrets.token_urlsafe(24)
         login = name if superuser else None
         try:

@@ -192,8 +192,6 @@ def _attach(view: View) -> Iterator[Finding]:
             for oid, other in view.existing.items()
             if oid != now.oid and oid in view.seen.scans and set(other.parents) & set(now.parents)
         ]
-        if not view.is_scanned(now) and not others:
-            continue
         for table in ([now] if view.is_scanned(now) else []) + others:
             seconds = view.reading_s(table)
             bound = now.bound if table is now else f"NOT ({now.bound})"
