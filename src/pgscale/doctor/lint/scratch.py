@@ -27,6 +27,8 @@ QUERIES = load(__package__ or "pgscale.doctor.lint")
 # It makes and drops databases, whose files a busy disk takes its time for.
 KEEPER = Profile(purpose="lint", statement_timeout_ms=120_000, lock_timeout_ms=30_000)
 STATEMENT_TIMEOUT_MS = 60_000
+# Statements of a dump that are run together: each table is locked until the last has run.
+CHUNK = 100
 
 Connection: TypeAlias = "psycopg.Connection[TupleRow]"
 
@@ -196,10 +198,19 @@ def load_schema(scratch: Scratch, text: str, name: str, *, is_dump: bool) -> Non
     """
     statements = split(text, name, skip_meta=is_dump)
     with scratch.connect() as session:
-        for statement in statements:
-            _run(scratch, session, statement)
+        for start in range(0, len(statements), CHUNK):
+            some = statements[start : start + CHUNK]
+            if not (is_dump and _ran_together(session, some)):
+                for statement in some:
+                    _run(scratch, session, statement)
         if session.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
             session.execute("COMMIT")
+
+
+def _ran_together(session: Connection, statements: tuple[Statement, ...]) -> bool:
+    """Run statements in one round trip and one transaction; tell whether they ran. If not, nothing of them is there."""
+    text = ";\n".join(statement.text for statement in statements)
+    return session.pgconn.exec_(text.encode()).status != psycopg.pq.ExecStatus.FATAL_ERROR
 
 
 def _run(scratch: Scratch, session: Connection, statement: Statement) -> None:
