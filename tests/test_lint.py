@@ -203,21 +203,25 @@ def test_a_login_that_may_create_databases_is_enough_and_one_that_may_not_is_tol
     assert "may not create a database" in done.err
 
 
+@pytest.mark.versions(15)  # the one with contrib
 def test_the_embedded_server_makes_roles_and_stands_in_for_types(database, tmp_path):
     """One start of the embedded server for all that only it does."""
     with database.connect_superuser() as superuser:
+        superuser.execute("CREATE EXTENSION pgcrypto; CREATE EXTENSION citext")
+        superuser.execute("CREATE TABLE public.tokens (name citext, token bytea DEFAULT gen_random_bytes(8))")
         superuser.execute("CREATE TABLE public.places (id int, at int)")
         reader = database.create_role("reader")
         superuser.execute("ALTER TABLE places ENABLE ROW LEVEL SECURITY")
         superuser.execute(sql.SQL("CREATE POLICY p ON places TO {} USING (true)").format(sql.Identifier(reader)))
     (tmp_path / "schema.sql").write_text(
-        "CREATE TABLE people (key uuid DEFAULT uuid_generate_v4(), mail citext, spot public.geometry NOT NULL);\n"
+        "CREATE TABLE people (id int, mail citext, spot public.geometry NOT NULL);\n"
         "CREATE EXTENSION pg_nowhere;\nCREATE INDEX people_spot ON people USING gist (spot gist_geometry_ops_2d);\n"
     )
     (tmp_path / "m.sql").write_text(
         f"{TIMEOUT}CREATE EXTENSION IF NOT EXISTS hstore;\nGRANT SELECT ON people TO newcomer;\n"
         "ALTER TABLE people ADD COLUMN extra hstore;\nALTER TABLE people ADD COLUMN other misspelt;\n"
-        "ALTER TABLE places ALTER COLUMN at SET NOT NULL;\nSET ROLE newcomer;\n"
+        "ALTER TABLE places ALTER COLUMN at SET NOT NULL;\n"
+        "ALTER TABLE tokens ADD COLUMN other bytea DEFAULT gen_random_bytes(8);\nSET ROLE newcomer;\n"
     )
     done = pgscale(
         "lint",
@@ -232,14 +236,14 @@ def test_the_embedded_server_makes_roles_and_stands_in_for_types(database, tmp_p
     )
     assert done.exit_code == 1, done.err
     document = json.loads(done.out)
-    assert ids(document) == ["statement.failed", "column.not_null"]
+    assert ids(document) == ["statement.failed", "column.not_null", "column.added_rewrite"]
     notes = "\n".join(document["notes"])
     assert "Type public.citext is not on the scratch server" in notes
     assert "Type public.geometry" in notes
     assert "CREATE EXTENSION pg_nowhere" in notes
     assert "CREATE INDEX people_spot" in notes
-    assert "Function uuid_generate_v4 is not" in notes
-    assert len(document["notes"]) == 6, notes
+    assert "Function gen_random_bytes is not" in notes
+    assert "public.tokens" not in notes
     skipped = [each["line"] for each in document["files"][0]["statements"] if each["skipped"]]
     assert skipped == [2]
     failed = document["files"][0]["findings"][0]
@@ -270,7 +274,7 @@ def test_a_tablespace(private_server, tmp_path):
 
 def test_formats_exit_codes_and_what_silences(database, tmp_path, monkeypatch):
     schema, first, second = tmp_path / "schema.sql", tmp_path / "1, a.sql", tmp_path / "2.sql"
-    schema.write_text("CREATE TABLE t (a int, b int);")
+    schema.write_text("CREATE TABLE t (a int, b int);\nCREATE TABLE u (k uuid DEFAULT uuid_generate_v4());")
     first.write_text(f"{TIMEOUT}CREATE INDEX t_a ON t (a);\nCREATE TRIGGER x AFTER INSERT ON t EXECUTE FUNCTION f();\n")
     second.write_text("ALTER TABLE t ADD COLUMN c int; -- pgscale:ignore lock_timeout.missing\n")
     base = ("--schema", str(schema))
@@ -301,6 +305,7 @@ def test_formats_exit_codes_and_what_silences(database, tmp_path, monkeypatch):
     told = lint("-", *base, database=database)
     assert told.exit_code == 1
     assert "ACCESS EXCLUSIVE on t\n" in told.out
+    assert "Note: Function uuid_generate_v4 is not on the scratch server" in told.out
     assert "! <stdin>:2: column.rename: Column a of t becomes z" in told.out
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert lint("-", *base, "--fail-on", "critical", database=database).exit_code == 0
