@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from unittest import mock
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from pgscale.doctor.lint.lexer import split
-from pgscale.doctor.lint.registry import IDS
+from pgscale.doctor.lint.registry import IDS, RULES
 from pgscale.errors import UsageError
 from support.cli import pgscale
 
@@ -336,6 +337,8 @@ def test_rules_are_explained_and_options_that_contradict_are_refused():
     listed = pgscale("lint", "--explain", "all")
     assert listed.exit_code == 0
     assert all(rule in listed.out for rule in IDS)
+    documented = (Path(__file__).parent.parent / "docs" / "lint.md").read_text()
+    assert all(f"| `{rule.id}` | {rule.title} |" in documented for rule in RULES)
     assert "reads the whole table" in pgscale("lint", "--explain", "column.not_null").out
     assert pgscale("lint", "--explain", "column.nothing").exit_code == 2
     assert pgscale("lint").exit_code == 2

@@ -37,8 +37,9 @@ def _statements(each: FileResult) -> Iterator[str]:
         seen = view.seen
         if seen.tag in {"BEGIN", "COMMIT", "END", "SET", "ROLLBACK"} and not seen.locks and seen.error is None:
             continue
-        head = f"  {seen.statement.line:>4}  {shorten(seen.statement.text, 70)}"
-        yield head + (f"  (line {seen.statement.line}: not run, because {seen.skipped})" if seen.skipped else "")
+        yield f"  {seen.statement.line:>4}  {shorten(seen.statement.text, 100)}"
+        if seen.skipped:
+            yield from _wrapped("          not run, because ", seen.skipped)
         for relation, lock, is_new in shown_locks(view):
             what = ", new" if is_new else _work(view, relation.oid)
             name = relation.shown if is_new else view.named(relation)

@@ -32,7 +32,8 @@ from pgscale.doctor.lint.reader import read_catalog
 from pgscale.doctor.lint.scratch import QUERIES, STATEMENT_TIMEOUT_MS, Connection, Scratch
 from pgscale.errors import RunFailedError
 
-ACTIVE_TRANSACTION = "25001"
+# What cannot run in a transaction block, and what would end it: a procedure that commits.
+ALONE = ("25001", "2D000")
 NO_RIGHT = "42501"
 UNKNOWN_OBJECT = "42704"
 NOT_SUPPORTED = "0A000"
@@ -211,14 +212,14 @@ class _Run:
         if mine:
             self.begin("BEGIN")
         seen = self._inside(statement)
-        if seen.error is not None and seen.error.sqlstate == ACTIVE_TRANSACTION and not mine:
+        if seen.error is not None and seen.error.sqlstate in ALONE and not mine:
             # So that what follows finds what it makes, it runs all the same, between two transactions.
             self.end("COMMIT", statement)
             seen = self._outside(statement, in_block=True)
             self.begin("BEGIN")
             return seen
         if mine:
-            if seen.error is not None and seen.error.sqlstate == ACTIVE_TRANSACTION:
+            if seen.error is not None and seen.error.sqlstate in ALONE:
                 self.end("ROLLBACK", statement)
                 return self._outside(statement, in_block=False)
             failed = self.end("ROLLBACK" if seen.error is not None else "COMMIT", statement)

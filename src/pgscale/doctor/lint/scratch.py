@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from pgscale.connect.dsn import redact
 from pgscale.connect.session import Profile, Session, open_session
+from pgscale.core.model import shorten
 from pgscale.doctor.lint import ddl
 from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.live import ExtensionFunction
@@ -226,7 +227,7 @@ def _run(scratch: Scratch, session: Connection, statement: Statement) -> None:
             # A newer pg_dump sets what an older server does not know, and schema public is there.
             if statement.starts("SET") or error.sqlstate == "42P06":
                 return
-            scratch.notes.append(f"Not in the scratch copy: {_shown(statement)}: {message}.")
+            scratch.notes.append(f"Not in the scratch copy: {shorten(statement.text, 80)}: {message}.")
         return
 
 
@@ -241,9 +242,3 @@ def _execute(scratch: Scratch, session: Connection, statement: Statement) -> Non
         scratch.admin.execute(statement.text.encode(), prepare=False)
         return
     raise error
-
-
-def _shown(statement: Statement) -> str:
-    """Return the beginning of a statement: enough to know it by."""
-    line = " ".join(statement.text.split())
-    return line if len(line) <= 80 else line[:79] + "…"

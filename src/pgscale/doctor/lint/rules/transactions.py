@@ -165,7 +165,7 @@ def _not_allowed(view: View) -> Iterator[Finding]:
         "critical",
         "",
         f"{text} … cannot run inside a transaction, and the file has one around it: it fails.",
-        why="PostgreSQL refuses it (25001), and the transaction is rolled back.",
+        why="PostgreSQL refuses it, and the transaction is rolled back.",
         evidence={"statement": view.seen.statement.text},
         remedies=(
             sql(
@@ -181,7 +181,7 @@ def _not_allowed(view: View) -> Iterator[Finding]:
 
 NOT_ALLOWED = Rule(
     id="transaction.not_allowed",
-    title="CONCURRENTLY or VACUUM inside a transaction",
+    title="CONCURRENTLY, VACUUM or a procedure that commits, inside a transaction",
     about="What commits by itself in between cannot run in a transaction block.",
     judge=_not_allowed,
 )
