@@ -22,7 +22,7 @@ from pgscale.doctor.lint.scratch import Scratch, open_scratch
 from pgscale.embedded import Server
 
 CORPUS = Path(__file__).parent / "lint_corpus"
-BASE = (CORPUS / "base" / "shop.sql").read_bytes()
+BASE = (CORPUS / "base" / "shop.sql").read_text()
 FILES = sorted(CORPUS.glob("*.sql"))
 # Their remedies are BEGIN, COMMIT or SET around the statement, or go with it.
 NO_STATEMENTS = {
@@ -85,12 +85,18 @@ def scratches() -> Iterator[Callable[[Server], Scratch]]:
         yield give
 
 
+def base_for(text: str) -> str:
+    """Return the part of the schema that a migration names; making all of it takes longer than judging."""
+    always, *parts = re.split(r"^-- for: ", BASE, flags=re.MULTILINE)
+    return always + "".join(f"-- {part}" for part in parts if part.split(maxsplit=1)[0] in text)
+
+
 def run(name: str, text: str, scratch: Scratch, transaction: TransactionMode) -> tuple[FileSeen, tuple[Placed, ...]]:
     """Run a migration in the scratch database, where there is nothing but the schema of the corpus, and judge it."""
     scratch.admin.execute("DROP SCHEMA IF EXISTS app, public CASCADE")
     scratch.admin.execute(sql.SQL("CREATE SCHEMA public AUTHORIZATION {}").format(sql.Identifier(scratch.role)))
     with scratch.connect() as session:
-        session.execute(BASE)
+        session.execute(base_for(text).encode())
     (seen,) = run_files(scratch, [(name, split(text, name))], transaction)
     return seen, judge(seen, seen.existing, Live(), scratch.version)
 
