@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import psycopg
 
@@ -17,6 +18,7 @@ from pgscale.livecopy.sampler import HoldLimits, Sampler
 from pgscale.livecopy.work import execute
 from pgscale.partition.attach.attempts import Attempts
 from pgscale.partition.attach.model import CHECK_NAME, AttachPlan, IndexBuild
+from pgscale.partition.attach.patience import through_deadlocks
 from pgscale.partition.attach.survey import QUERIES
 from pgscale.partition.running import RunBase
 
@@ -166,17 +168,21 @@ class AttachRunner(RunBase[AttachPlan]):
         with self.work.session(WORKER) as session:
             # It waits for older transactions, whatever they take; nobody but other DDL queues behind it.
             session.execute("SET lock_timeout = 0")
-            row = self._query(session, "index_state", name=_text(built.name)).fetchone()
-            if row is None or not row[0]:
-                execute(session, built.drop)
-                execute(session, built.create)
+
+            def build() -> None:
+                row = self._query(session, "index_state", name=_text(built.name)).fetchone()
+                if row is None or not row[0]:
+                    execute(session, built.drop)
+                    execute(session, built.create)
+
+            through_deadlocks(self.work, build)
             self._mark_durably(session, mark, took_s=time.monotonic() - started)
 
     def _drop_indexes(self, builds: tuple[IndexBuild, ...]) -> None:
         with self.work.session(WORKER) as session:
             session.execute("SET lock_timeout = 0")
             for built in builds:
-                execute(session, built.drop)
+                through_deadlocks(self.work, partial(execute, session, built.drop))
 
     def _refuse_late(self) -> None:
         """Raise when the bound has come so near that the CHECK would soon refuse rows of the present.
