@@ -19,6 +19,7 @@ COMMANDS = {
     "buffer": "pgscale.cli.buffer:buffer",
     "dead-letters": "pgscale.cli.dead_letters:dead_letters",
     "doctor": "pgscale.cli.doctor:doctor",
+    "exec": "pgscale.cli.execute:execute",
     "lint": "pgscale.cli.lint:lint",
     "load": "pgscale.cli.load:load",
     "locks": "pgscale.cli.locks:locks",

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tomllib
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,8 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 
 from pgscale.commands import FILE_NAME
+from pgscale.connect.profiles.configuring import to_environment, to_section
+from pgscale.connect.profiles.model import Environment, Profiles, Section
 from pgscale.doctor.limits import Limits
 from pgscale.errors import PgscaleError, RefusedError, UsageError
 from pgscale.partition import PartitionSet
@@ -28,11 +31,14 @@ class Config:
     Args:
         storage: what the volume gives, as `--storage` has it; for the estimates of `plan`, `run` and `rehearse`.
         doctor: the thresholds of `pgscale doctor`.
+        profiles, environments: of transactions, for `pgscale exec` and applications.
     """
 
     storage: str | None = None
     partitions: tuple[PartitionSet, ...] = ()
     doctor: Limits = field(default_factory=Limits)
+    profiles: Mapping[str, Section] = field(default_factory=dict[str, Section])
+    environments: Mapping[str, Environment] = field(default_factory=dict[str, Environment])
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -45,6 +51,18 @@ def read_config(path: Path | None = None) -> Config:
     if not file.exists():
         raise UsageError(f"There is no {file}.", hint=f"Name one with --config, or make it:\n{_EXAMPLE}")
     return _structure(_read(file), file)
+
+
+def read_all_profiles(path: Path | None = None) -> Profiles:
+    """Return the profiles of the file, by default of pgscale.toml in the working directory where there is one.
+
+    Raises:
+        UsageError: as read_config(), for anything in the file.
+    """
+    if path is None and not Path(FILE_NAME).exists():
+        return Profiles()
+    config = read_config(path)
+    return Profiles(profiles=config.profiles, environments=config.environments, origin=str(path or FILE_NAME))
 
 
 def to_toml(wanted: PartitionSet) -> str:
@@ -209,6 +227,9 @@ def _make_converter() -> cattrs.Converter:
         return plain(given, kind)
 
     converter.register_structure_hook(PartitionSet, partition_set)
+    # Applications read these without cattrs, by the same rules.
+    converter.register_structure_hook(Section, lambda value, _: to_section(value))
+    converter.register_structure_hook(Environment, lambda value, _: to_environment(value))
     return converter
 
 
