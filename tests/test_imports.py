@@ -25,7 +25,15 @@ def _import(module: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["pgscale", "pgscale.partition", "pgscale.embedded", "pgscale.write.loading", "pgscale.write.ladder"]
+    "module",
+    [
+        "pgscale",
+        "pgscale.partition",
+        "pgscale.embedded",
+        "pgscale.connect.profiles.database",
+        "pgscale.write.loading",
+        "pgscale.write.ladder",
+    ],
 )
 def test_import_needs_no_command_line(module):
     done = _import(module)

@@ -13,7 +13,7 @@ from pgscale.connect import Database, Entry, Environment, Profiles, Section, rea
 from pgscale.connect.profiles.shipped import SHIPPED
 from pgscale.errors import PermissionDeniedError, RefusedError, UsageError
 
-GB = 1 << 30
+MB, GB = 1 << 20, 1 << 30
 TOML = """
 [profiles.report.settings]
 work_mem = "96MB"
@@ -176,7 +176,8 @@ def test_a_server_that_took_a_profile_is_asked_again_when_it_no_longer_does(data
     role, superuser = database.create_role(), database.connect_superuser()
     names = [sql.Identifier(each) for each in (role, database.owner)]
     superuser.execute(sql.SQL("GRANT {} TO {}").format(*names))
-    db = Database(database.connect(), config=_one({"role": role, "work_mem": "8MB"}))
+    connection = database.connect()
+    db = Database(connection, config=_one({"role": role, "work_mem": "8MB"}))
     for _ in range(2):
         assert db.tuned("p").execute("SELECT current_user, current_setting('work_mem')").rows == [(role, "8MB")]
     superuser.execute(sql.SQL("REVOKE {} FROM {}").format(*names))
@@ -184,7 +185,9 @@ def test_a_server_that_took_a_profile_is_asked_again_when_it_no_longer_does(data
         with pytest.raises(PermissionDeniedError, match="permission denied to set role"):
             db.tuned("p").execute("SELECT 1")
     superuser.execute(sql.SQL("GRANT {} TO {}").format(*names))
-    assert db.check("p").settings[0].value == role
+    for before in ("5MB", "6MB"):
+        connection.execute(sql.SQL("SET work_mem = {}").format(before))
+        assert [(each.before, each.value) for each in db.check("p").settings] == [("none", role), (before, "8MB")]
 
 
 @pytest.mark.versions(14, 18)
@@ -222,6 +225,12 @@ def test_more_memory_than_the_server_has_is_refused(database):
     with pytest.raises(RefusedError, match=figures) as caught:
         take(heavy, ram=14 * GB, connections=20, nodes=4)
     assert (caught.value.exit_code, "Nothing of the block was run" in str(caught.value)) == (4, True)
+    (shared,) = database.connect().execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone()
+    # Sessions' temporary buffers of 8 MB, and three workers of autovacuum with 64 MB each.
+    exact = 28 * 4 * 128 * MB + 20 * 8 * MB + shared + 3 * 64 * MB
+    assert take(heavy, ram=exact, connections=20, nodes=4)
+    with pytest.raises(RefusedError):
+        take(heavy, ram=exact - 1, connections=20, nodes=4)
     with pytest.raises(RefusedError, match="hash_mem_multiplier 4"):
         take(heavy | {"hash_mem_multiplier": "4"}, connections=20, nodes=4)
     with pytest.raises(RefusedError, match="maintenance_work_mem 2048 MB = 20 GB"):

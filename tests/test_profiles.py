@@ -230,6 +230,15 @@ def test_a_block_that_is_ended_inside_says_so(database):
         inside.execute("SAVEPOINT s; INSERT INTO t VALUES (1); ROLLBACK TO s; RELEASE s")
         inside.execute("SAVEPOINT s")
         inside.execute("ROLLBACK TO s")
+    # What SET sets outlives a transaction; a connection that is closed after the block takes it along.
+    for sets in ("SET work_mem = '7MB'", "RESET work_mem", "/* x */ SET SESSION work_mem = '7MB'", "SET ROLE NONE"):
+        with pytest.raises(RunFailedError, match="would outlive the block"), db.profile("oltp") as inside:
+            inside.execute(sets.encode())
+        assert connection.execute("SHOW work_mem").fetchone() == ("4MB",)
+    for sets in ("SET LOCAL work_mem = '7MB'", "-- x\nSET CONSTRAINTS ALL DEFERRED", "SET TRANSACTION READ ONLY"):
+        with db.profile("oltp") as inside:
+            inside.execute(sets.encode())
+    Database(database.dsn).tuned("oltp").execute("SET work_mem = '7MB'")
     block = db.profile("oltp")
     with block:
         pass

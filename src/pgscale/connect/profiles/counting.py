@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from pgscale.core.model import shorten
 from pgscale.errors import RunFailedError
 
 Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
@@ -24,6 +25,7 @@ _OURS = (str(Path(__file__).parent), str(Path(psycopg.__file__).parent))
 _ONE_ROW = re.compile(r"INSERT \d+ [01]")
 _COMMENTS = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 _INSERT = re.compile(rf"{_COMMENTS}INSERT\s+INTO\s+(?P<table>[^\s(]+)", re.IGNORECASE | re.DOTALL)
+_OF_THE_TRANSACTION = re.compile(rf"{_COMMENTS}SET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE | re.DOTALL)
 _CHAIN = re.compile(r"\bAND\s+CHAIN\s*;?\s*$", re.IGNORECASE)
 
 
@@ -36,10 +38,12 @@ class Counter:
 
     Args:
         profile: its name, for messages.
+        outlived: the session goes on after the block, and with it what a plain SET has set.
     """
 
-    def __init__(self, profile: str) -> None:
+    def __init__(self, profile: str, *, outlived: bool) -> None:
         self._profile = profile
+        self._outlived = outlived
         self._statements = 0
         self._inserts = 0
         self._has_warned = False
@@ -51,14 +55,15 @@ class Counter:
             count: how often the statement ran.
 
         Raises:
-            RunFailedError: it ended the block's transaction, and the profile's settings with it.
+            RunFailedError: it ended the block's transaction, and the profile's settings with it; or it set something
+                that would outlive the block.
         """
         info = cursor.connection.info
         self._statements += count
         text = _text_of(cursor, query)
         if info.pipeline_status == PipelineStatus.OFF:
             tag: str = cursor.statusmessage or ""
-            is_insert = _ONE_ROW.fullmatch(tag) is not None or (count > 1 and tag.startswith("INSERT"))
+            is_insert = _ONE_ROW.fullmatch(tag) is not None
             if (
                 info.transaction_status == TransactionStatus.IDLE
                 or tag in {"COMMIT", "PREPARE TRANSACTION"}
@@ -68,6 +73,13 @@ class Counter:
                     f"A statement ended the transaction of a block of profile {self._profile}: {tag or 'it is over'}.",
                     consequence="What ran before is committed or rolled back already; the profile's settings are gone.",
                     hint="Leave the block to commit; raise psycopg.Rollback in it to roll back.",
+                )
+            if self._outlived and tag in {"SET", "RESET"} and not _OF_THE_TRANSACTION.match(text):
+                raise RunFailedError(
+                    f"A statement set something for the session in a block of profile {self._profile}:"
+                    f" {shorten(text)}.",
+                    consequence="It would outlive the block, whose work is rolled back.",
+                    hint="Use SET LOCAL, or SET before the block.",
                 )
         else:
             # What the server answers is not there yet.
@@ -111,11 +123,11 @@ def _level_of_caller() -> int:
 
 
 @contextmanager
-def counted(connection: Connection, profile: str) -> Generator[None]:
-    """Make every cursor of a connection count, as long as the block lasts."""
+def counted(connection: Connection, profile: str, *, outlived: bool) -> Generator[None]:
+    """Make every cursor of a connection count, as long as the block lasts; the arguments are those of Counter."""
     before = cast("Any", connection).cursor_factory
     made: Any = _async_counting(before) if isinstance(connection, psycopg.AsyncConnection) else _counting(before)
-    counter = Counter(profile)
+    counter = Counter(profile, outlived=outlived)
 
     def make(*args: Any, **kwargs: Any) -> Any:
         cursor = made(*args, **kwargs)

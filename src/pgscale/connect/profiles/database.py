@@ -24,9 +24,10 @@ from pgscale.connect.profiles.opening import (
     Source,
     async_connection_of,
     connection_of,
+    is_opened,
     refuse_unfit,
 )
-from pgscale.errors import PgscaleError, UsageError
+from pgscale.errors import UsageError
 
 VARIABLE = "PGSCALE_ENVIRONMENT"
 Query: TypeAlias = "LiteralString | bytes | SQL | Composed"
@@ -90,11 +91,7 @@ class _Settled:
         if taken is None:
             taken = self._taken[server] = yield from enter(profile, version)
         else:
-            try:
-                yield from enter_again(profile, version)
-            except PgscaleError:
-                self._taken.pop(server, None)
-                raise
+            yield from enter_again(profile, version)
         return taken
 
 
@@ -195,7 +192,7 @@ class Block(_Block):
             refuse_unfit(connection.info, self._name)
             stack.enter_context(connection.transaction())
             self._checked = drive(self._database.enter(profile, connection.info), connection)
-            stack.enter_context(counted(connection, self._name))
+            stack.enter_context(counted(connection, self._name, outlived=not is_opened(self._source)))
             self._stack = stack.pop_all()
         return connection
 
@@ -272,7 +269,7 @@ class AsyncBlock(_Block):
             refuse_unfit(connection.info, self._name)
             await stack.enter_async_context(connection.transaction())
             self._checked = await drive_async(self._database.enter(profile, connection.info), connection)
-            stack.enter_context(counted(connection, self._name))
+            stack.enter_context(counted(connection, self._name, outlived=not is_opened(self._source)))
             self._stack = stack.pop_all()
         return connection
 

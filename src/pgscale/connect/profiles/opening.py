@@ -60,6 +60,11 @@ async def async_connection_of(
         raise _not_connected(error, conninfo) from None
 
 
+def is_opened(source: Source | AsyncSource) -> bool:
+    """Tell whether the connection is opened for the block, and closed after it."""
+    return source is None or isinstance(source, str)
+
+
 def _parameters(conninfo: str, profile: str) -> Mapping[str, Any]:
     # Statements are not prepared: behind a pooler the next one would meet the names on another's connection.
     defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "fallback_application_name": f"pgscale/{profile}"}
