@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 
+from pgscale.connect import Database
 from pgscale.connect.profiles.scripts import why_not
+from pgscale.connect.profiles.shipped import SHIPPED
 from pgscale.errors import UsageError
 from pgscale.sql.statements import split
 from support.cli import pgscale
@@ -187,6 +191,8 @@ def test_what_fails_leaves_nothing_and_says_where(database, tmp_path):
     assert (code, "lock_timeout" in err) == (4, True)
     code, err = run("INSERT INTO t VALUES (1)", "oltpp")
     assert (code, "oltp was meant?" in err) == (2, True)
+    code, err = run("SELECT 1;\nSELECT 'é',\n '€'", "oltp", "--dsn", f"{database.dsn} client_encoding=latin1")
+    assert (code, "work.sql:3: the connection's client_encoding, iso8859-1, has no '€'" in err) == (2, True)
     for wrong in ("", "-- nothing", "\\d t", "SELECT 'a"):
         assert run(wrong)[0] == 2, wrong
     assert pgscale("exec", "--profile", "oltp", str(tmp_path / "none.sql")).exit_code == 2
@@ -197,21 +203,33 @@ def test_what_fails_leaves_nothing_and_says_where(database, tmp_path):
 
 def test_a_connection_that_is_lost_says_what_is_known(database, tmp_path):
     other = database.connect()
-    asleep = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%%' AND datname = %s"
+    other.execute(
+        "CREATE TABLE t (n int); CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(30); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION nap()"
+    )
+    asleep = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
 
-    def end() -> None:
-        wait_until(lambda: other.execute(f"SELECT count(*) {asleep}", [database.name]).fetchone() == (1,))
-        other.execute(f"SELECT pg_terminate_backend(pid) {asleep}", [database.name])
+    def lost(text: str) -> dict[str, Any]:
+        def end() -> None:
+            wait_until(lambda: other.execute(f"SELECT count(*) {asleep}").fetchone() == (1,))
+            other.execute(f"SELECT pg_terminate_backend(pid) {asleep}")
 
-    thread = threading.Thread(target=end)
-    thread.start()
-    file = _file(tmp_path, "CREATE TABLE t (n int);\nSELECT pg_sleep(30)")
-    ran = pgscale("exec", "--profile", "create", file, "--dsn", database.dsn, "--json")
-    thread.join()
-    said = json.loads(ran.out)
-    assert (ran.exit_code, said["error"]) == (5, "StatementFailedError")
+        thread = threading.Thread(target=end)
+        thread.start()
+        ran = pgscale("exec", "--profile", "create", _file(tmp_path, text), "--dsn", database.dsn, "--json")
+        thread.join()
+        assert ran.exit_code == 5
+        return json.loads(ran.out)
+
+    said = lost("INSERT INTO t VALUES (1);\nSELECT pg_sleep(30)")
+    assert said["error"] == "StatementFailedError"
     assert "work.sql:2: terminating connection" in said["fact"]
     assert "rolled back" in said["consequence"]
+    said = lost("INSERT INTO t VALUES (1);\nSELECT 1")
+    assert said["fact"].endswith("work.sql: the connection was lost at COMMIT.")
+    assert said["consequence"] == "Whether the file was committed is not known."
 
 
 def test_rows_one_by_one_are_told_in_the_report(database, tmp_path):
@@ -242,3 +260,17 @@ def test_profiles_are_listed_with_where_they_come_from(tmp_path):
         "source": f"{tmp_path}/pgscale.toml [environments.production.profiles.mine]",
         "since": None,
     }
+
+
+def test_what_the_documentation_shows_is_so(tmp_path):
+    page = (Path(__file__).parent.parent / "docs/profiles.md").read_text()
+    (tmp_path / "pgscale.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    nightly = Database(environment="production", config=tmp_path / "pgscale.toml").resolve("nightly")
+    assert [len(nightly.for_server(version)) for version in (160000, 180000)] == [3, 4]
+    for name, section in SHIPPED.items():
+        (row,) = re.findall(rf"^\| `{name}` .*", page, re.MULTILINE)
+        for setting, entry in section.settings.items():
+            assert {
+                "idle_in_transaction_session_timeout": f"idle {entry.value}",
+                "max_parallel_workers_per_gather": "no parallel workers",
+            }.get(setting, f"`{setting}` {entry.value}") in row

@@ -207,6 +207,8 @@ def test_blocks_do_not_nest(database):
 
         async with tasks_db.profile("oltp"):
             await asyncio.gather(one(), one())
+            with pytest.raises(RefusedError, match="cannot begin inside one"):
+                await one()
 
     asyncio.run(tasks())
     elsewhere()

@@ -67,7 +67,11 @@ def is_opened(source: Source | AsyncSource) -> bool:
 
 def _parameters(conninfo: str, profile: str) -> Mapping[str, Any]:
     # Statements are not prepared: behind a pooler the next one would meet the names on another's connection.
-    defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "fallback_application_name": f"pgscale/{profile}"}
+    defaults = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "fallback_application_name": f"pgscale/{profile}",
+        "client_encoding": "UTF8",
+    }
     return {**defaults, **conninfo_to_dict(conninfo)}
 
 

@@ -11,7 +11,7 @@ import psycopg
 
 from pgscale.connect.profiles.model import Profile
 from pgscale.core.model import Json, shorten
-from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError
+from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.sql.statements import Statement, line_at
 
 _CONTROL = frozenset({"BEGIN", "COMMIT", "END", "ABORT", "START"})
@@ -151,11 +151,13 @@ def run(connection: psycopg.Connection[Any], script: Script, profile: Profile) -
 
     Raises:
         StatementFailedError, PermissionDeniedError: the server refused one; with file and line.
+        UsageError: one has letters that the connection's client_encoding has not.
     """
-    for statement in script.statements:
+    texts = [_encoded(statement, script, connection.info.encoding) for statement in script.statements]
+    for statement, text in zip(script.statements, texts, strict=True):
         started = time.perf_counter()
         try:
-            with connection.execute(statement.text.encode(connection.info.encoding)) as cursor:
+            with connection.execute(text) as cursor:
                 tag, rows = cursor.statusmessage or "", cursor.rowcount
         except psycopg.Error as error:
             raise _failed(error, script, statement, profile) from error
@@ -169,16 +171,30 @@ def run(connection: psycopg.Connection[Any], script: Script, profile: Profile) -
         )
 
 
+def _encoded(statement: Statement, script: Script, encoding: str) -> bytes:
+    try:
+        return statement.text.encode(encoding)
+    except UnicodeEncodeError as error:
+        line = line_at(script.text, statement.start + error.start)
+        letter = error.object[error.start]
+        raise UsageError(
+            f"{script.file}:{line}: the connection's client_encoding, {encoding}, has no {letter!r}.",
+            consequence="Nothing was run.",
+            hint="Take client_encoding out of the DSN, or set it to UTF8.",
+        ) from None
+
+
 def at_commit(error: psycopg.Error, script: Script) -> StatementFailedError:
     """Return the error for a COMMIT that failed: a deferred constraint, or a connection that was lost."""
     line = script.statements[-1].line
-    if error.sqlstate is None:
+    # Who waits for a standby is ended after the transaction has been committed here.
+    if error.sqlstate is None or error.diag.severity_nonlocalized in {"FATAL", "PANIC"}:
         return StatementFailedError(
             f"{script.file}: the connection was lost at COMMIT.",
             consequence="Whether the file was committed is not known.",
             hint="Look in the database before you run it again.",
             line=line,
-            sqlstate=None,
+            sqlstate=error.sqlstate,
         )
     return StatementFailedError(
         f"{script.file}: COMMIT failed: {_said(error)}.",
