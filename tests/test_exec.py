@@ -122,7 +122,7 @@ def test_a_file_runs_in_one_transaction_with_its_profile(database, tmp_path):
     )
     dry = pgscale("exec", "--profile", "promote", file, "--dsn", database.dsn, "--dry-run", "--ram", "64GB")
     assert dry.exit_code == 0, dry.err
-    assert "work_mem                            = 128MB   (was 4MB; shipped)" in dry.out
+    assert "work_mem                            = 64MB   (was 4MB; shipped)" in dry.out
     assert "Memory: up to" in dry.out
     assert "4 statements of" in dry.out
     assert database.connect().execute("SELECT to_regclass('t')").fetchone() == (None,)
@@ -139,7 +139,7 @@ def test_a_file_runs_in_one_transaction_with_its_profile(database, tmp_path):
     assert all(0 < s["seconds"] < said["seconds"] for s in said["statements"])
     # The server's processes are seen here, and so its memory is.
     assert sum("Memory: up to" in note for note in said["notes"]) == (sys.platform == "linux")
-    assert database.connect().execute("SELECT DISTINCT mem FROM t").fetchall() == [("128MB",)]
+    assert database.connect().execute("SELECT DISTINCT mem FROM t").fetchall() == [("64MB",)]
 
 
 def test_statements_may_come_from_standard_input(database, monkeypatch):

@@ -50,7 +50,7 @@ def test_each_layer_is_laid_over_the_one_below(tmp_path: Path) -> None:
     file.write_text(TOML)
     assert read_all_profiles(file) == read_profiles(file)
     found = Database(config=file, environment="production").resolve("report")
-    assert (found.connections, found.nodes, found.live, found.ram_bytes) == (2, 4, True, 16 * GB)
+    assert (found.connections, found.nodes, found.live, found.ram_bytes) == (2, 3, True, 16 * GB)
     assert found.purpose == SHIPPED["report"].purpose
     by_name = {each.name: each for each in found.settings}
     assert by_name.keys() == SHIPPED["report"].settings.keys() - {"statement_timeout"} | {"app.tenant"}
@@ -120,7 +120,7 @@ def test_a_wrong_file_names_the_key(tmp_path: Path, text: str, named: str) -> No
 @pytest.mark.versions("all")
 def test_shipped_profiles_are_taken_by_every_server(pg_version, database):
     assert set(SHIPPED) == {"bulk_import", "promote", "create", "report", "oltp"}
-    db = Database(database.dsn, environment="production", config=Profiles(), ram_bytes=16 * GB)
+    db = Database(database.dsn, environment="production", config=Profiles(), ram_bytes=4 * GB)
     for name, section in SHIPPED.items():
         assert all(entry.reason for entry in section.settings.values()), name
         checked = db.check(name)

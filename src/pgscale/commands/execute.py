@@ -15,7 +15,7 @@ from pgscale.commands.config import read_all_profiles
 from pgscale.connect.profiles import scripts
 from pgscale.connect.profiles.counting import RowByRowWarning
 from pgscale.connect.profiles.database import Database
-from pgscale.connect.profiles.model import Checked, Profile
+from pgscale.connect.profiles.model import Checked, ResolvedProfile
 from pgscale.connect.profiles.scripts import Ran, Script
 from pgscale.connect.session import open_session
 from pgscale.core.model import Json, Report
@@ -144,7 +144,7 @@ def _ran_lines(script: Script, ran: list[Ran]) -> Iterator[str]:
         yield f"{place:<{wide[0]}}  {command:<{wide[1]}}  {rows:>{wide[2]}}  {seconds:>{wide[3]}}"
 
 
-def _profile_lines(profile: Profile) -> Iterator[str]:
+def _profile_lines(profile: ResolvedProfile) -> Iterator[str]:
     yield from _head(profile)
     wide = max((len(each.name) for each in profile.settings), default=0)
     for each in profile.settings:
@@ -153,7 +153,7 @@ def _profile_lines(profile: Profile) -> Iterator[str]:
         yield f"  {each.name:<{wide}} = {each.value}   ({each.source}{since}{reason})"
 
 
-def _head(profile: Profile) -> Iterator[str]:
+def _head(profile: ResolvedProfile) -> Iterator[str]:
     at_once = f"{format_count(profile.connections, 'connection')}, {format_count(profile.nodes, 'node')} a query"
     purpose = f" {profile.purpose}" if profile.purpose else ""
     yield f"{profile.name} in {profile.environment} ({at_once}).{purpose}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgscale.connect.profiles.configuring import read_profiles
     from pgscale.connect.profiles.counting import RowByRowWarning
     from pgscale.connect.profiles.database import AsyncDatabase, Database, Rows
-    from pgscale.connect.profiles.model import Checked, Entry, Environment, Profile, Profiles, Section
+    from pgscale.connect.profiles.model import Checked, Entry, Environment, Profiles, ResolvedProfile, Section
 
 __all__ = [
     "AsyncDatabase",
@@ -24,8 +24,8 @@ __all__ = [
     "Database",
     "Entry",
     "Environment",
-    "Profile",
     "Profiles",
+    "ResolvedProfile",
     "RowByRowWarning",
     "Rows",
     "Section",
@@ -36,7 +36,7 @@ _PLACES = {
     "read_profiles": "configuring",
     "RowByRowWarning": "counting",
     **dict.fromkeys(("AsyncDatabase", "Database", "Rows"), "database"),
-    **dict.fromkeys(("Checked", "Entry", "Environment", "Profile", "Profiles", "Section"), "model"),
+    **dict.fromkeys(("Checked", "Entry", "Environment", "ResolvedProfile", "Profiles", "Section"), "model"),
 }
 
 

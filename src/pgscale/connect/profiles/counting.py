@@ -23,7 +23,8 @@ Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
 MANY_ROWS = 100
 _OURS = (str(Path(__file__).parent), str(Path(psycopg.__file__).parent))
 _ONE_ROW = re.compile(r"INSERT \d+ [01]")
-_COMMENTS = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+# Atomic: a comment ends where it ends, however many there are.
+_COMMENTS = r"(?>\s+|--[^\n]*\n|/\*.*?\*/)*+"
 _INSERT = re.compile(rf"{_COMMENTS}INSERT\s+INTO\s+(?P<table>[^\s(]+)", re.IGNORECASE | re.DOTALL)
 _OF_THE_TRANSACTION = re.compile(rf"{_COMMENTS}SET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE | re.DOTALL)
 _CHAIN = re.compile(r"\bAND\s+CHAIN\s*;?\s*$", re.IGNORECASE)
@@ -60,38 +61,36 @@ class Counter:
         """
         info = cursor.connection.info
         self._statements += count
-        text = _text_of(cursor, query)
         if info.pipeline_status == PipelineStatus.OFF:
             tag: str = cursor.statusmessage or ""
             is_insert = _ONE_ROW.fullmatch(tag) is not None
             if (
                 info.transaction_status == TransactionStatus.IDLE
                 or tag in {"COMMIT", "PREPARE TRANSACTION"}
-                or (tag == "ROLLBACK" and _CHAIN.search(text))
+                or (tag == "ROLLBACK" and _CHAIN.search(_text_of(cursor, query)))
             ):
                 raise RunFailedError(
                     f"A statement ended the transaction of a block of profile {self._profile}: {tag or 'it is over'}.",
                     consequence="What ran before is committed or rolled back already; the profile's settings are gone.",
                     hint="Leave the block to commit; raise psycopg.Rollback in it to roll back.",
                 )
-            if self._outlived and tag in {"SET", "RESET"} and not _OF_THE_TRANSACTION.match(text):
+            if self._outlived and tag in {"SET", "RESET"} and not _OF_THE_TRANSACTION.match(_text_of(cursor, query)):
                 raise RunFailedError(
                     f"A statement set something for the session in a block of profile {self._profile}:"
-                    f" {shorten(text)}.",
+                    f" {shorten(_text_of(cursor, query))}.",
                     consequence="It would outlive the block, whose work is rolled back.",
                     hint="Use SET LOCAL, or SET before the block.",
                 )
         else:
             # What the server answers is not there yet.
-            is_insert = _INSERT.match(text) is not None
+            is_insert = _INSERT.match(_text_of(cursor, query)) is not None
         if is_insert:
             self._inserts += count
-            self._warn_if_many(text)
+            if not self._has_warned and self._inserts >= MANY_ROWS and self._inserts * 2 >= self._statements:
+                self._has_warned = True
+                self._warn(_text_of(cursor, query))
 
-    def _warn_if_many(self, text: str) -> None:
-        if self._has_warned or self._inserts < MANY_ROWS or self._inserts * 2 < self._statements:
-            return
-        self._has_warned = True
+    def _warn(self, text: str) -> None:
         found = _INSERT.match(text)
         table = found["table"] if found else "a table"
         warnings.warn(

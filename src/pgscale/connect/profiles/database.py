@@ -17,7 +17,7 @@ from pgscale.connect.profiles import resolving
 from pgscale.connect.profiles.configuring import read_profiles
 from pgscale.connect.profiles.counting import counted
 from pgscale.connect.profiles.entering import Steps, drive, drive_async, enter, enter_again
-from pgscale.connect.profiles.model import DEFAULT_ENVIRONMENT, Checked, Profile, Profiles
+from pgscale.connect.profiles.model import DEFAULT_ENVIRONMENT, Checked, Profiles, ResolvedProfile
 from pgscale.connect.profiles.opening import (
     AsyncSource,
     Place,
@@ -66,11 +66,11 @@ class _Settled:
         self._ram_bytes = ram_bytes
         self._taken: dict[tuple[str, ...], Checked] = {}
 
-    def profiles(self) -> tuple[Profile, ...]:
+    def profiles(self) -> tuple[ResolvedProfile, ...]:
         """Return every profile of the environment, each setting with where it comes from; asks no server."""
         return tuple(self.resolve(name) for name in resolving.profile_names(self.config, self.environment))
 
-    def resolve(self, name: str) -> Profile:
+    def resolve(self, name: str) -> ResolvedProfile:
         """Return a profile as it is in the environment; asks no server.
 
         Raises:
@@ -83,7 +83,7 @@ class _Settled:
         """Judge every profile again: the server or the role has changed."""
         self._taken.clear()
 
-    def enter(self, profile: Profile, info: psycopg.ConnectionInfo) -> Steps[Checked]:
+    def enter(self, profile: ResolvedProfile, info: psycopg.ConnectionInfo) -> Steps[Checked]:
         """Judge a profile where it has not been yet: a server does not change its mind from one block to the next."""
         version = info.server_version
         server = (profile.name, info.host, str(info.port), info.dbname, info.user, str(version))
@@ -162,7 +162,7 @@ class _Block:
         assert self._checked is not None, "the block has been entered"
         return self._checked
 
-    def _begin(self) -> Profile:
+    def _begin(self) -> ResolvedProfile:
         if self._checked is not None:
             raise UsageError("A block can be entered once.", hint="Call profile() for each.")
         return self._database.resolve(self._name)

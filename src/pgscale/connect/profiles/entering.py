@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 
 from pgscale import sql as named
 from pgscale.connect.profiles import ddl, judging
-from pgscale.connect.profiles.model import Checked, Effective, Fact, InForce, Profile, Setting
+from pgscale.connect.profiles.model import Checked, Effective, Fact, InForce, ResolvedProfile, Setting
 from pgscale.errors import PermissionDeniedError, PgscaleError
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ async def drive_async(steps: Steps[T], connection: psycopg.AsyncConnection[Any])
             return ended.value
 
 
-def enter(profile: Profile, version: int) -> Steps[Checked]:
+def enter(profile: ResolvedProfile, version: int) -> Steps[Checked]:
     """Set what a profile says within the transaction that has begun, when all of it is fit to be.
 
     Raises:
@@ -99,7 +99,7 @@ def enter(profile: Profile, version: int) -> Steps[Checked]:
     )
 
 
-def enter_again(profile: Profile, version: int) -> Steps[None]:
+def enter_again(profile: ResolvedProfile, version: int) -> Steps[None]:
     """As enter, for a server that has taken this profile before: one statement.
 
     Raises:
@@ -121,7 +121,7 @@ def _after(settings: Sequence[Setting]) -> list[Setting]:
     return [each for each in settings if each.name not in ddl.BEFORE_QUERIES]
 
 
-def _set_first(profile: Profile, settings: Sequence[Setting]) -> Steps[None]:
+def _set_first(profile: ResolvedProfile, settings: Sequence[Setting]) -> Steps[None]:
     for each in settings:
         if each.name in ddl.BEFORE_QUERIES:
             try:
@@ -132,7 +132,7 @@ def _set_first(profile: Profile, settings: Sequence[Setting]) -> Steps[None]:
                 raise _explained(profile, [(each, error)], {}) from error
 
 
-def _read_facts(profile: Profile, settings: Sequence[Setting], version: int) -> Steps[dict[str, Fact]]:
+def _read_facts(profile: ResolvedProfile, settings: Sequence[Setting], version: int) -> Steps[dict[str, Fact]]:
     try:
         rows = yield Ask(QUERIES.get("read_facts", version), {"names": [each.name for each in settings]})
     except psycopg.errors.InsufficientPrivilege as error:
@@ -159,7 +159,9 @@ def _read_facts(profile: Profile, settings: Sequence[Setting], version: int) -> 
     }
 
 
-def _try_out(profile: Profile, settings: Sequence[Setting], facts: dict[str, Fact], version: int) -> Steps[None]:
+def _try_out(
+    profile: ResolvedProfile, settings: Sequence[Setting], facts: dict[str, Fact], version: int
+) -> Steps[None]:
     """Set all at once and take it back; when one is refused, try each by itself and say every one that is.
 
     What is set in a savepoint is not what is wanted: transaction_read_only ends with it, even when it is released.
@@ -185,7 +187,7 @@ def _try_out(profile: Profile, settings: Sequence[Setting], facts: dict[str, Fac
 
 
 def _explained(
-    profile: Profile, refused: Sequence[tuple[Setting, psycopg.Error]], facts: dict[str, Fact]
+    profile: ResolvedProfile, refused: Sequence[tuple[Setting, psycopg.Error]], facts: dict[str, Fact]
 ) -> PgscaleError:
     said = [(each, _words(error)) for each, error in refused]
     if all(error.sqlstate == _DENIED for _, error in refused):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pgscale.connect.profiles.model import Effective, Fact, Profile, Setting
+from pgscale.connect.profiles.model import Effective, Fact, ResolvedProfile, Setting
 from pgscale.connect.profiles.resolving import nearest
 from pgscale.core.model import quote_ident
 from pgscale.core.units import format_bytes, format_count
@@ -54,7 +54,7 @@ class Sum:
 
 
 def refuse_unsettable(
-    profile: Profile, settings: Sequence[Setting], facts: Mapping[str, Fact], names: Sequence[str]
+    profile: ResolvedProfile, settings: Sequence[Setting], facts: Mapping[str, Fact], names: Sequence[str]
 ) -> None:
     """Refuse settings that the server does not know, or that cannot be set in a transaction or by this role.
 
@@ -89,13 +89,15 @@ def refuse_unsettable(
         )
 
 
-def value_denied(profile: Profile, refused: Sequence[tuple[Setting, str]]) -> PermissionDeniedError:
+def value_denied(profile: ResolvedProfile, refused: Sequence[tuple[Setting, str]]) -> PermissionDeniedError:
     """Return the error for values that take a right, each with the server's words."""
     said = "; ".join(f"{setting.name} = {setting.value!r} ({setting.source}): {words}" for setting, words in refused)
     return PermissionDeniedError(f"{_where(profile)}: {said}.", consequence=NOTHING_RAN)
 
 
-def value_error(profile: Profile, refused: Sequence[tuple[Setting, str]], facts: Mapping[str, Fact]) -> PgscaleError:
+def value_error(
+    profile: ResolvedProfile, refused: Sequence[tuple[Setting, str]], facts: Mapping[str, Fact]
+) -> PgscaleError:
     """Return the error for values that the server refused, each with its words."""
     said = "; ".join(
         f"{setting.name} = {setting.value!r} ({setting.source}) is refused: {words.rstrip('.')}"
@@ -116,7 +118,7 @@ def _limits_of(fact: Fact | None) -> str:
     return f"; it is a {fact.kind}"
 
 
-def refuse_endless(profile: Profile, settings: Sequence[Setting], effective: Effective) -> None:
+def refuse_endless(profile: ResolvedProfile, settings: Sequence[Setting], effective: Effective) -> None:
     """Refuse a transaction without a timeout in production, unless somebody said why.
 
     Raises:
@@ -146,7 +148,7 @@ def _bounds_the_whole(given: Mapping[str, Setting], zero: set[str]) -> bool:
     return "transaction_timeout" in given and "transaction_timeout" not in zero
 
 
-def sum_of(profile: Profile, effective: Effective) -> Sum:
+def sum_of(profile: ResolvedProfile, effective: Effective) -> Sum:
     """Return the most memory that all blocks of a profile take at once."""
     workers = min(profile.connections * effective.gather_workers, effective.parallel_workers)
     processes = profile.connections + workers
@@ -174,7 +176,7 @@ def sum_of(profile: Profile, effective: Effective) -> Sum:
     )
 
 
-def judge_memory(profile: Profile, settings: Sequence[Setting], effective: Effective) -> str:
+def judge_memory(profile: ResolvedProfile, settings: Sequence[Setting], effective: Effective) -> str:
     """Return a note on the memory that blocks of a profile take; nothing for one that does not touch it.
 
     Raises:
@@ -201,5 +203,5 @@ def _is_custom(name: str) -> bool:
     return "." in name
 
 
-def _where(profile: Profile) -> str:
+def _where(profile: ResolvedProfile) -> str:
     return f"Profile {profile.name} in environment {profile.environment}"

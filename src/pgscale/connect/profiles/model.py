@@ -96,7 +96,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class ResolvedProfile:
     """A profile in an environment, all layers taken together.
 
     Args:
@@ -200,7 +200,7 @@ class Checked:
         notes: what was not judged, and why.
     """
 
-    profile: Profile
+    profile: ResolvedProfile
     settings: tuple[InForce, ...]
     notes: tuple[str, ...]
 

@@ -10,8 +10,8 @@ from pgscale.connect.profiles.model import (
     USUAL_ENVIRONMENTS,
     Entry,
     Environment,
-    Profile,
     Profiles,
+    ResolvedProfile,
     Section,
     Setting,
 )
@@ -42,7 +42,7 @@ def profile_names(config: Profiles, environment: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*SHIPPED, *config.profiles, *own)))
 
 
-def resolve(config: Profiles, name: str, environment: str) -> Profile:
+def resolve(config: Profiles, name: str, environment: str) -> ResolvedProfile:
     """Return a profile with every layer in it.
 
     Raises:
@@ -70,7 +70,7 @@ def resolve(config: Profiles, name: str, environment: str) -> Profile:
         nodes = section.nodes or nodes
         for setting, entry in section.settings.items():
             settings[setting] = (entry, source)
-    return Profile(
+    return ResolvedProfile(
         name=name,
         environment=environment,
         purpose=purpose,

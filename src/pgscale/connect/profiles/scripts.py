@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgscale.connect.profiles.model import Profile
+from pgscale.connect.profiles.model import ResolvedProfile
 from pgscale.core.model import Json, shorten
 from pgscale.errors import PermissionDeniedError, PgscaleError, RefusedError, UsageError
 from pgscale.sql.statements import Statement, line_at
@@ -146,7 +146,7 @@ def _names_index_concurrently(words: Sequence[str]) -> bool:
     return rest[:2] == ["INDEX", "CONCURRENTLY"]
 
 
-def run(connection: psycopg.Connection[Any], script: Script, profile: Profile) -> Iterator[Ran]:
+def run(connection: psycopg.Connection[Any], script: Script, profile: ResolvedProfile) -> Iterator[Ran]:
     """Run the statements one after the other in the transaction that is open, and yield each when it is done.
 
     Raises:
@@ -205,7 +205,7 @@ def at_commit(error: psycopg.Error, script: Script) -> StatementFailedError:
     )
 
 
-def _failed(error: psycopg.Error, script: Script, statement: Statement, profile: Profile) -> PgscaleError:
+def _failed(error: psycopg.Error, script: Script, statement: Statement, profile: ResolvedProfile) -> PgscaleError:
     line = statement.line
     if (position := error.diag.statement_position) is not None:
         line = line_at(script.text, statement.start + int(position) - 1)
@@ -221,7 +221,7 @@ def _said(error: psycopg.Error) -> str:
     return f"{said} ({error.sqlstate})" if error.sqlstate else said
 
 
-def _hint(error: psycopg.Error, profile: Profile) -> str:
+def _hint(error: psycopg.Error, profile: ResolvedProfile) -> str:
     """Return the server's hint, or which setting of the profile it was that ended the statement."""
     said = error.diag.message_primary or ""
     for setting in profile.settings:

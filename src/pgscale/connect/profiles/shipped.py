@@ -1,6 +1,6 @@
 """The profiles that come with pgscale, each setting with its reason. Values only.
 
-They hold for a small machine; pgscale.toml says what yours can take.
+Their memory fits a machine of 4 GB; pgscale.toml says what yours can take.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FIRST = "one that waits for a lock makes all who come after it wait too"
 SHIPPED: Mapping[str, Section] = {
     "bulk_import": Section(
         purpose="Many rows in one transaction: COPY, and what belongs to it.",
-        connections=2,
+        connections=1,
         nodes=2,
         settings={
             "work_mem": Entry(value="64MB", reason="merging what was staged sorts and hashes it"),
@@ -32,10 +32,10 @@ SHIPPED: Mapping[str, Section] = {
     ),
     "promote": Section(
         purpose="Staged rows into the tables that applications read: INSERT … SELECT, MERGE, ATTACH PARTITION.",
-        connections=2,
-        nodes=3,
+        connections=1,
+        nodes=2,
         settings={
-            "work_mem": Entry(value="128MB", reason="it joins and sorts whole batches"),
+            "work_mem": Entry(value="64MB", reason="it joins and sorts whole batches"),
             "jit": Entry(value="off", reason="a batch is over before compiled code has paid for itself"),
             "statement_timeout": Entry(value="15min", reason="readers wait for what is new"),
             "lock_timeout": Entry(value="3s", reason=_FIRST),
@@ -55,11 +55,11 @@ SHIPPED: Mapping[str, Section] = {
     ),
     "report": Section(
         purpose="Queries over much of the data; they change nothing.",
-        connections=4,
-        nodes=4,
+        connections=2,
+        nodes=3,
         settings={
             "transaction_read_only": Entry(value="on", reason="a report that writes is a mistake"),
-            "work_mem": Entry(value="64MB", reason="sorts and hashes of whole tables"),
+            "work_mem": Entry(value="32MB", reason="sorts and hashes of whole tables"),
             "statement_timeout": Entry(value="10min", reason="nobody waits for it longer, and VACUUM waits for it"),
             "lock_timeout": Entry(value="5s", reason="it waits for ALTER TABLE and the like only"),
             "idle_in_transaction_session_timeout": Entry(value="1min", reason="its snapshot holds back VACUUM"),
