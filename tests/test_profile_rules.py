@@ -220,7 +220,7 @@ def test_more_memory_than_the_server_has_is_refused(database):
 
     # 20 connections and 8 workers, 4 nodes of 64 MB, hashes twice as much: 14 GB, and the server's own.
     heavy: dict[str, Entry | str] = {"work_mem": "64MB", "max_parallel_workers_per_gather": "2"}
-    figures = r"20 connections \+ 8 parallel workers × 4 nodes × work_mem 64 MB × hash_mem_multiplier 2 = 14 GB"
+    figures = r"\(20 connections \+ 8 parallel workers\) × 4 nodes × work_mem 64 MB × hash_mem_multiplier 2 = 14 GB"
     assert "up to 14" in take(heavy, connections=20, nodes=4)
     with pytest.raises(RefusedError, match=figures) as caught:
         take(heavy, ram=14 * GB, connections=20, nodes=4)

@@ -158,7 +158,7 @@ def sum_of(profile: ResolvedProfile, effective: Effective) -> Sum:
     temp = profile.connections * effective.temp_buffers_bytes
     autovacuum = effective.autovacuum_workers * effective.autovacuum_bytes
     text = (
-        f"{format_count(profile.connections, 'connection')} + {format_count(workers, 'parallel worker')}"
+        f"({format_count(profile.connections, 'connection')} + {format_count(workers, 'parallel worker')})"
         f" × {format_count(profile.nodes, 'node')} × work_mem {format_bytes(effective.work_mem_bytes)}"
         f" × hash_mem_multiplier {effective.hash_mem_multiplier:g} = {format_bytes(queries)};"
         f" or {profile.connections} × maintenance_work_mem {format_bytes(effective.maintenance_bytes)}"
@@ -188,13 +188,13 @@ def judge_memory(profile: ResolvedProfile, settings: Sequence[Setting], effectiv
     if profile.ram_bytes is None:
         return (
             f"Memory was not judged, because nobody said what the server has: up to {format_bytes(total.bytes)}"
-            f" ({total.text})."
+            f": {total.text}."
         )
     if total.bytes <= profile.ram_bytes:
-        return f"Memory: up to {format_bytes(total.bytes)} of {format_bytes(profile.ram_bytes)} ({total.text})."
+        return f"Memory: up to {format_bytes(total.bytes)} of {format_bytes(profile.ram_bytes)}: {total.text}."
     raise RefusedError(
         f"{_where(profile)} can take {format_bytes(total.bytes)} of {format_bytes(profile.ram_bytes)}: {total.text}.",
-        consequence=f"The kernel would end a backend, and the server restart with it. {NOTHING_RAN}",
+        consequence=f"The kernel may end a backend then, and the server restarts with it. {NOTHING_RAN}",
         hint="Lower work_mem, or `connections` and `nodes` of the profile if fewer are open at once.",
     )
 
