@@ -15,7 +15,7 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 SOAK_SEED := $(SOAK_SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move bench-write bench-buffer estimates format clean
+.PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move bench-write bench-buffer bench-doctor estimates format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-write: env ## Measure copies, upserts and loads against other libraries an
 
 bench-buffer: env ## Measure buffers against committing row by row
 	$(BIN)/python tools/bench_buffer.py $(BENCH_ARGS)
+
+bench-doctor: env ## Measure the doctor on 10,000 tables and 40,000 indexes
+	$(BIN)/python tools/bench_doctor.py $(BENCH_ARGS)
 
 format: env ## Format, and fix what ruff can fix
 	$(BIN)/ruff format
