@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import LiteralString
 
 from psycopg import sql
 
+from pgscale.core.model import QName
 
-def _say(statement: LiteralString, **parts: sql.Composable) -> str:
-    return sql.SQL(statement).format(**parts).as_string(None)
+
+def _say(statement: LiteralString, *names: QName, **parts: sql.Composable) -> str:
+    qualified = (sql.Identifier(name.schema, name.name) for name in names)
+    return sql.SQL(statement).format(*qualified, **parts).as_string(None)
 
 
 def _process(pid: int, started_at: datetime | None) -> sql.Composable:
@@ -124,3 +127,78 @@ def limit_connections(kind: str, name: str, most: int) -> str:
         else "ALTER ROLE {name} CONNECTION LIMIT {most};"
     )
     return _say(statement, name=sql.Identifier(name), most=sql.Literal(most))
+
+
+# Indexes
+
+
+def drop_indexes(indexes: Sequence[tuple[QName, bool]]) -> str:
+    """Show the definitions of indexes, then drop them.
+
+    Args:
+        indexes: each with whether it is that of a partitioned table, which cannot be dropped CONCURRENTLY.
+    """
+    shown = sql.SQL(", ").join(_regclass(name) for name, _ in indexes)
+    lines = [
+        _say(
+            "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid IN ({shown});",
+            shown=shown,
+        )
+    ]
+    lines += [drop_index(name) for name, is_partitioned in indexes if not is_partitioned]
+    locking = [_say("DROP INDEX {};", name) for name, is_partitioned in indexes if is_partitioned]
+    return "\n".join([*lines, *_briefly(locking)])
+
+
+def drop_index(name: QName) -> str:
+    return _say("DROP INDEX CONCURRENTLY {};", name)
+
+
+def reindex(name: QName) -> str:
+    return _say("REINDEX INDEX CONCURRENTLY {};", name)
+
+
+def drop_constraint(table: QName, name: str) -> str:
+    return "\n".join(_briefly([_say("ALTER TABLE {} DROP CONSTRAINT {name};", table, name=sql.Identifier(name))]))
+
+
+def show_index(name: QName) -> str:
+    return _say("SELECT pg_get_indexdef({name});", name=_regclass(name))
+
+
+def create_index(
+    table: QName, columns: Sequence[str], *, name: QName | None = None, brin: bool = False, unique: bool = False
+) -> str:
+    """Make an index of a table that is not partitioned; without a name PostgreSQL finds one."""
+    return _say(
+        "CREATE {unique}INDEX CONCURRENTLY {name}ON {} {how};",
+        table,
+        unique=sql.SQL("UNIQUE " if unique else ""),
+        name=sql.SQL("{} ").format(sql.Identifier(name.name)) if name is not None else sql.SQL(""),
+        how=sql.SQL("USING brin ({}) WITH (autosummarize = on)" if brin else "({})").format(_columns(columns)),
+    )
+
+
+def create_parent_index(table: QName, columns: Sequence[str], name: QName) -> str:
+    """Begin the index of a partitioned table: it is valid when the index of every partition was attached."""
+    return _say(
+        "CREATE INDEX {name} ON ONLY {} ({columns});", table, name=sql.Identifier(name.name), columns=_columns(columns)
+    )
+
+
+def attach_index(parent: QName, name: QName) -> str:
+    return _say("ALTER INDEX {} ATTACH PARTITION {name};", parent, name=sql.Identifier(name.schema, name.name))
+
+
+def _regclass(name: QName) -> sql.Composable:
+    # pg_get_indexdef('"public"."i"'::regclass): the name is quoted twice.
+    return sql.SQL("{}::regclass").format(sql.Literal(sql.Identifier(name.schema, name.name).as_string(None)))
+
+
+def _columns(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(name) for name in names)
+
+
+def _briefly(statements: Sequence[str]) -> list[str]:
+    """Statements that lock out everybody wait no longer than this for their locks."""
+    return ["SET lock_timeout = '2s';", *statements, "RESET lock_timeout;"] if statements else []

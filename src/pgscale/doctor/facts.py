@@ -216,6 +216,11 @@ class Facts:
         """The statement that gives the login the rights checks need."""
         return f"GRANT pg_monitor TO {self._role};"
 
+    @property
+    def grant_read(self) -> str:
+        """The statement that shows the login the statistics of every column, and all rows with them."""
+        return f"GRANT pg_read_all_data TO {self._role};"
+
     def rows(self, section: Section[Row]) -> tuple[Row, ...]:
         """Return the rows of a section.
 

@@ -158,6 +158,28 @@ class ReplicasLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexesLimits(AreaLimits):
+    """What indexes may cost.
+
+    Args:
+        unused_s: an index that nobody used for so long is unused, seconds.
+        least_unused_bytes, least_redundant_bytes: a smaller index is not worth a word.
+        least_referencing_bytes: a smaller table is read as a whole as fast as by an index.
+        least_brin_table_bytes: likewise, for BRIN.
+        brin_correlation: of a column's values with the order of the rows, at least; 0 to 1.
+        brin_changed_share: rows updated and deleted, of those the table has, at most.
+    """
+
+    unused_s: float = 3_024_000.0
+    least_unused_bytes: int = 10 << 20
+    least_redundant_bytes: int = 1 << 20
+    least_referencing_bytes: int = 10 << 20
+    least_brin_table_bytes: int = 1 << 30
+    brin_correlation: float = 0.99
+    brin_changed_share: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -173,3 +195,4 @@ class Limits:
     sequences: SequencesLimits = field(default_factory=SequencesLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
     replicas: ReplicasLimits = field(default_factory=ReplicasLimits)
+    indexes: IndexesLimits = field(default_factory=IndexesLimits)

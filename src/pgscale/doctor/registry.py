@@ -10,6 +10,8 @@ from pgscale.doctor.checks import (
     checkpoints,
     connections,
     horizon,
+    index_needs,
+    indexes,
     replicas,
     sequences,
     sessions,
@@ -29,6 +31,8 @@ CHECKS: tuple[Check, ...] = (
     *sequences.CHECKS,
     *cache.CHECKS,
     *replicas.CHECKS,
+    *indexes.CHECKS,
+    *index_needs.CHECKS,
 )
 
 

@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 
 from pgscale.core.units import format_count, format_duration
 from pgscale.doctor.facts import Counters, Facts, Section
-from pgscale.doctor.samples import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +149,10 @@ class Holder:
 
 def read_holders(facts: Facts) -> tuple[Holder, ...]:
     """Return all who hold rows now; on a standby its sessions only, whose snapshots its feedback sends on."""
-    next_xid = int(facts.reading(TRANSACTION_IDS).rows[""]["next_xid"])
-    history = facts.earlier(TRANSACTION_IDS)
+    facts.reading(TRANSACTION_IDS)  # kept for later runs, whoever is found
 
     def bounds(age_xids: int) -> tuple[float, float | None]:
-        return _age_bounds(facts, history, next_xid - age_xids)
+        return age_bounds_s(facts, age_xids)
 
     holders = [
         _of_session(s, bounds(s.age_xids), in_recovery=facts.server.is_in_recovery) for s in facts.rows(SESSIONS)
@@ -186,14 +184,21 @@ def _of_session(session: HoldingSession, bounds: tuple[float, float | None], *, 
     return Holder(who=session, reach="rows" if holds_here else "elsewhere", age_xids=session.age_xids, age_s=age_s)
 
 
-def _age_bounds(facts: Facts, history: tuple[Reading, ...], xid: int) -> tuple[float, float | None]:
+def age_bounds_s(facts: Facts, age_xids: int) -> tuple[float, float | None]:
     """Between how many and how many seconds ago a transaction id was given, by what earlier runs saw.
+
+    Args:
+        age_xids: as age() tells.
 
     Returns:
         the least, 0 when nothing is known; the most, None when nothing is known.
+
+    Raises:
+        NotReadableError: as Facts.reading().
     """
+    xid = int(facts.reading(TRANSACTION_IDS).rows[""]["next_xid"]) - age_xids
     least_s, most_s = 0.0, None
-    for reading in history:
+    for reading in facts.earlier(TRANSACTION_IDS):
         ago_s = (facts.server.read_at - reading.taken_at).total_seconds()
         if reading.rows[""]["next_xid"] > xid:
             least_s = max(least_s, ago_s)

@@ -1,0 +1,365 @@
+-- Indexes: which nobody uses, which say the same twice, which are broken, and which are missing. Definitions cannot be
+-- shown: pg_get_indexdef locks the table. Partitions of indexes are counted to their root; the system's own, temporary
+-- ones and those of extensions are left out. 16384 is the first OID that initdb does not give.
+
+-- name: counting
+-- Whole statistics are lost in a crash; from 15 on that shows in what is reset for the server alone.
+SELECT EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - GREATEST(
+    pg_catalog.pg_stat_get_db_stat_reset_time(d.oid), LEAST(b.stats_reset, a.stats_reset, w.stats_reset)))::float8
+    AS counted_s,
+  (SELECT pg_catalog.count(*)::int4 FROM pg_catalog.pg_stat_replication r WHERE NOT EXISTS (
+    SELECT FROM pg_catalog.pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')) AS standbys
+FROM pg_catalog.pg_database d, pg_catalog.pg_stat_bgwriter b, pg_catalog.pg_stat_archiver a, pg_catalog.pg_stat_wal w
+WHERE d.datname = pg_catalog.current_database();
+
+-- name: unused
+-- since: 160000
+-- Spared is what holds a constraint, identifies rows for replication, or serves a foreign key.
+WITH used AS MATERIALIZED (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans,
+    pg_catalog.max(pg_catalog.pg_stat_get_lastscan(c.oid)) AS last_used_at,
+    pg_catalog.sum(c.relpages)::int8 AS pages
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384
+  GROUP BY 1
+), may_go AS MATERIALIZED (
+  SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.last_used_at, u.pages
+  FROM used u
+  JOIN pg_catalog.pg_index i ON i.indexrelid = u.oid
+  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_constraint f
+      WHERE f.conrelid = i.indrelid AND f.contype = 'f'
+        AND (i.indkey::int2[])[0:pg_catalog.cardinality(f.conkey) - 1] @> f.conkey)
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = i.indrelid AND e.deptype = 'e')
+  ORDER BY u.scans = 0 DESC, u.pages DESC, u.oid
+  LIMIT 500
+)
+SELECT ns.nspname::text AS schema, c.relname::text AS name, m.indrelid::pg_catalog.regclass::text AS table_name,
+  c.relkind = 'I' AS is_partitioned, k.columns, m.is_partial, m.scans, m.pages,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - m.last_used_at)::float8 AS unused_s,
+  pg_catalog.age(c.xmin) AS age_xids,
+  (pg_catalog.pg_stat_get_tuples_inserted(m.indrelid) + pg_catalog.pg_stat_get_tuples_updated(m.indrelid)
+    - pg_catalog.pg_stat_get_tuples_hot_updated(m.indrelid))::int8 AS written_rows
+FROM may_go m
+JOIN pg_catalog.pg_class c ON c.oid = m.indexrelid
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
+  FROM pg_catalog.unnest(m.indkey::int2[]) WITH ORDINALITY AS o (attnum, place)
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
+) k
+ORDER BY m.pages DESC, c.oid;
+
+-- name: unused
+-- until: 160000
+WITH used AS MATERIALIZED (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans,
+    pg_catalog.sum(c.relpages)::int8 AS pages
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384
+  GROUP BY 1
+), may_go AS MATERIALIZED (
+  SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.pages
+  FROM used u
+  JOIN pg_catalog.pg_index i ON i.indexrelid = u.oid
+  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_constraint f
+      WHERE f.conrelid = i.indrelid AND f.contype = 'f'
+        AND (i.indkey::int2[])[0:pg_catalog.cardinality(f.conkey) - 1] @> f.conkey)
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = i.indrelid AND e.deptype = 'e')
+  ORDER BY u.scans = 0 DESC, u.pages DESC, u.oid
+  LIMIT 500
+)
+SELECT ns.nspname::text AS schema, c.relname::text AS name, m.indrelid::pg_catalog.regclass::text AS table_name,
+  c.relkind = 'I' AS is_partitioned, k.columns, m.is_partial, m.scans, m.pages,
+  NULL::float8 AS unused_s,
+  pg_catalog.age(c.xmin) AS age_xids,
+  (pg_catalog.pg_stat_get_tuples_inserted(m.indrelid) + pg_catalog.pg_stat_get_tuples_updated(m.indrelid)
+    - pg_catalog.pg_stat_get_tuples_hot_updated(m.indrelid))::int8 AS written_rows
+FROM may_go m
+JOIN pg_catalog.pg_class c ON c.oid = m.indexrelid
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
+  FROM pg_catalog.unnest(m.indkey::int2[]) WITH ORDINALITY AS o (attnum, place)
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
+) k
+ORDER BY m.pages DESC, c.oid;
+
+-- name: redundant
+-- since: 150000
+-- Pairs of which `less` answers nothing that `more` does not: the same access method, predicate, operator classes,
+-- collations and order, its keys the same or (B-tree) their beginning, its INCLUDEd columns in `more`. What is unique
+-- gives way to nothing but what is unique in the same way. Node trees differ in the places of their source text.
+WITH sizes AS MATERIALIZED (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans, pg_catalog.sum(c.relpages)::int8 AS pages
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.oid >= 16384
+  GROUP BY 1
+), one AS MATERIALIZED (
+  SELECT i.indexrelid, i.indrelid, c.relam, c.relkind, c.relispartition, i.indnkeyatts AS keys,
+    i.indisunique, i.indisprimary, i.indisexclusion, i.indisreplident, i.indimmediate, i.indnullsnotdistinct,
+    i.indkey::int2[] AS attnums, i.indclass::oid[] AS classes, i.indcollation::oid[] AS collations,
+    i.indoption::int2[] AS options,
+    pg_catalog.regexp_replace(i.indpred::text, ':location -?\d+', '', 'g') AS predicate,
+    pg_catalog.regexp_replace(i.indexprs::text, ':location -?\d+', '', 'g') AS expressions
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  WHERE i.indisvalid AND i.indislive AND c.relpersistence <> 't' AND c.oid >= 16384
+    AND i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o GROUP BY 1 HAVING pg_catalog.count(*) > 1)
+), pair AS MATERIALIZED (
+  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.relkind, l.attnums, l.predicate IS NOT NULL AS is_partial,
+    l.keys = m.keys AS is_duplicate, l.indisunique AS is_unique, m.indisunique AS more_is_unique,
+    pg_catalog.cardinality(m.attnums) AS more_columns
+  FROM one l
+  JOIN one m ON m.indrelid = l.indrelid AND m.indexrelid <> l.indexrelid AND m.relam = l.relam AND l.attnums[0] = m.attnums[0]
+  WHERE NOT l.relispartition AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident
+    AND NOT m.indisexclusion
+    AND (l.keys = m.keys OR l.keys < m.keys AND l.relam = 403)
+    AND l.attnums[0:l.keys - 1] = m.attnums[0:l.keys - 1]
+    AND l.classes[0:l.keys - 1] = m.classes[0:l.keys - 1]
+    AND l.collations[0:l.keys - 1] = m.collations[0:l.keys - 1]
+    AND l.options[0:l.keys - 1] = m.options[0:l.keys - 1]
+    AND l.attnums[l.keys:] <@ m.attnums
+    AND l.predicate IS NOT DISTINCT FROM m.predicate
+    AND (l.expressions IS NULL OR l.expressions = m.expressions)
+    AND (NOT l.indisunique OR m.indisunique AND l.keys = m.keys AND m.indimmediate
+      AND l.indnullsnotdistinct = m.indnullsnotdistinct)
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_constraint f WHERE f.conindid = l.indexrelid AND f.contype = 'f')
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = l.indrelid AND e.deptype = 'e')
+)
+SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, c.relname::text AS name,
+  tn.nspname::text AS table_schema, t.relname::text AS table_name, p.relkind = 'I' AS is_partitioned,
+  p.more::pg_catalog.regclass::text AS more, k.columns, p.is_partial, p.is_duplicate, p.is_unique, p.more_is_unique,
+  p.more_columns, lc.conname::text AS constraint_name, mc.oid IS NOT NULL AS more_is_constraint,
+  COALESCE(ls.scans, 0) AS scans, COALESCE(ms.scans, 0) AS more_scans, COALESCE(ls.pages, 0) AS pages
+FROM pair p
+JOIN pg_catalog.pg_class c ON c.oid = p.less
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = p.indrelid
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+LEFT JOIN sizes ls ON ls.oid = p.less
+LEFT JOIN sizes ms ON ms.oid = p.more
+LEFT JOIN pg_catalog.pg_constraint lc ON lc.conindid = p.less AND lc.contype = 'u'
+LEFT JOIN pg_catalog.pg_constraint mc ON mc.conindid = p.more AND mc.contype IN ('p', 'u')
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
+  FROM pg_catalog.unnest(p.attnums) WITH ORDINALITY AS o (attnum, place)
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
+) k
+ORDER BY pages DESC, oid, more_oid;
+
+-- name: redundant
+-- until: 150000
+WITH sizes AS MATERIALIZED (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans, pg_catalog.sum(c.relpages)::int8 AS pages
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.oid >= 16384
+  GROUP BY 1
+), one AS MATERIALIZED (
+  SELECT i.indexrelid, i.indrelid, c.relam, c.relkind, c.relispartition, i.indnkeyatts AS keys,
+    i.indisunique, i.indisprimary, i.indisexclusion, i.indisreplident, i.indimmediate,
+    i.indkey::int2[] AS attnums, i.indclass::oid[] AS classes, i.indcollation::oid[] AS collations,
+    i.indoption::int2[] AS options,
+    pg_catalog.regexp_replace(i.indpred::text, ':location -?\d+', '', 'g') AS predicate,
+    pg_catalog.regexp_replace(i.indexprs::text, ':location -?\d+', '', 'g') AS expressions
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  WHERE i.indisvalid AND i.indislive AND c.relpersistence <> 't' AND c.oid >= 16384
+    AND i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o GROUP BY 1 HAVING pg_catalog.count(*) > 1)
+), pair AS MATERIALIZED (
+  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.relkind, l.attnums, l.predicate IS NOT NULL AS is_partial,
+    l.keys = m.keys AS is_duplicate, l.indisunique AS is_unique, m.indisunique AS more_is_unique,
+    pg_catalog.cardinality(m.attnums) AS more_columns
+  FROM one l
+  JOIN one m ON m.indrelid = l.indrelid AND m.indexrelid <> l.indexrelid AND m.relam = l.relam AND l.attnums[0] = m.attnums[0]
+  WHERE NOT l.relispartition AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident
+    AND NOT m.indisexclusion
+    AND (l.keys = m.keys OR l.keys < m.keys AND l.relam = 403)
+    AND l.attnums[0:l.keys - 1] = m.attnums[0:l.keys - 1]
+    AND l.classes[0:l.keys - 1] = m.classes[0:l.keys - 1]
+    AND l.collations[0:l.keys - 1] = m.collations[0:l.keys - 1]
+    AND l.options[0:l.keys - 1] = m.options[0:l.keys - 1]
+    AND l.attnums[l.keys:] <@ m.attnums
+    AND l.predicate IS NOT DISTINCT FROM m.predicate
+    AND (l.expressions IS NULL OR l.expressions = m.expressions)
+    AND (NOT l.indisunique OR m.indisunique AND l.keys = m.keys AND m.indimmediate)
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_constraint f WHERE f.conindid = l.indexrelid AND f.contype = 'f')
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = l.indrelid AND e.deptype = 'e')
+)
+SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, c.relname::text AS name,
+  tn.nspname::text AS table_schema, t.relname::text AS table_name, p.relkind = 'I' AS is_partitioned,
+  p.more::pg_catalog.regclass::text AS more, k.columns, p.is_partial, p.is_duplicate, p.is_unique, p.more_is_unique,
+  p.more_columns, lc.conname::text AS constraint_name, mc.oid IS NOT NULL AS more_is_constraint,
+  COALESCE(ls.scans, 0) AS scans, COALESCE(ms.scans, 0) AS more_scans, COALESCE(ls.pages, 0) AS pages
+FROM pair p
+JOIN pg_catalog.pg_class c ON c.oid = p.less
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = p.indrelid
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+LEFT JOIN sizes ls ON ls.oid = p.less
+LEFT JOIN sizes ms ON ms.oid = p.more
+LEFT JOIN pg_catalog.pg_constraint lc ON lc.conindid = p.less AND lc.contype = 'u'
+LEFT JOIN pg_catalog.pg_constraint mc ON mc.conindid = p.more AND mc.contype IN ('p', 'u')
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
+  FROM pg_catalog.unnest(p.attnums) WITH ORDINALITY AS o (attnum, place)
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
+) k
+ORDER BY pages DESC, oid, more_oid;
+
+-- name: invalid
+-- Those of TOAST tables, too: REINDEX CONCURRENTLY leaves its own behind there. CREATE, REINDEX and DROP INDEX
+-- CONCURRENTLY hold SHARE UPDATE EXCLUSIVE on the table to their end; so does VACUUM, which is no work on an index.
+SELECT ns.nspname::text AS schema, c.relname::text AS name, tn.nspname::text AS table_schema,
+  t.relname::text AS table_name, t.oid::int8 AS table_oid, c.oid::int8 AS oid, c.relkind = 'I' AS is_partitioned,
+  tn.nspname = 'pg_toast' AS is_toast, i.indisunique AS is_unique, i.indisready AS is_written,
+  c.relpages::int8 AS pages, k.columns, EXISTS (
+    SELECT FROM pg_catalog.pg_constraint o WHERE o.conindid = c.oid AND o.contype IN ('p', 'u', 'x')) AS is_constraint,
+  i.indpred IS NULL AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts AND c.relam = 403 AND k.is_default
+    AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indoption::int2[]) AS o (bits) WHERE o.bits <> 0) AS is_plain,
+  EXISTS (
+    SELECT FROM pg_catalog.pg_locks k
+    WHERE k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND k.relation IN (i.indrelid, c.oid) AND k.granted AND k.locktype = 'relation'
+      AND k.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'AccessExclusiveLock')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = k.pid)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_analyze v WHERE v.pid = k.pid)) AS is_in_work
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.array_agg(a.attname::text ORDER BY o.place) AS columns,
+    pg_catalog.bool_and(p.opcdefault AND (i.indcollation::oid[])[o.place - 1] = a.attcollation) AS is_default
+  FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS o (attnum, place)
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
+  LEFT JOIN pg_catalog.pg_opclass p ON p.oid = (i.indclass::oid[])[o.place - 1]
+) k
+WHERE NOT (i.indisvalid AND i.indisready AND i.indislive) AND c.oid >= 16384 AND c.relpersistence <> 't'
+ORDER BY ns.nspname, c.relname;
+
+-- name: partitions
+-- Of partitioned tables, not of indexes; read only when one of them needs an index.
+SELECT h.inhparent::int8 AS parent_oid, c.oid::int8 AS oid, ns.nspname::text AS schema, c.relname::text AS name,
+  c.relkind = 'p' AS is_partitioned, COALESCE(x.indexes, '{}') AS attached_to
+FROM pg_catalog.pg_inherits h
+JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid
+JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+LEFT JOIN LATERAL (
+  SELECT pg_catalog.array_agg(ih.inhparent::int8) AS indexes
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_inherits ih ON ih.inhrelid = i.indexrelid
+  WHERE i.indrelid = c.oid
+) x ON true
+WHERE c.relispartition AND c.relkind IN ('r', 'p')
+ORDER BY h.inhparent, ns.nspname, c.relname;
+
+-- name: foreign_keys
+-- Whose columns no index begins with, in any order. A partial index serves when its predicate is that a column of the
+-- key is not NULL.
+WITH tables AS MATERIALIZED (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.sum(c.relpages)::int8 AS pages, pg_catalog.sum(GREATEST(c.reltuples, 0))::float8 AS tuples,
+    pg_catalog.sum(pg_catalog.pg_stat_get_tuples_deleted(c.oid))::int8 AS deleted,
+    pg_catalog.sum(pg_catalog.pg_stat_get_tuples_updated(c.oid))::int8 AS updated
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'r' AND c.oid >= 16384
+  GROUP BY 1
+), missing AS MATERIALIZED (
+  SELECT f.oid, f.conname, f.conrelid, f.confrelid, f.conkey, f.confdeltype, f.confupdtype, c.relname, c.relnamespace,
+    c.relkind, COALESCE(t.pages, c.relpages) AS pages, COALESCE(t.tuples, GREATEST(c.reltuples, 0)) AS tuples
+  FROM pg_catalog.pg_constraint f
+  JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
+  LEFT JOIN tables t ON t.oid = f.conrelid
+  WHERE f.contype = 'f' AND f.conparentid = 0 AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+      JOIN pg_catalog.pg_am m ON m.oid = x.relam
+      WHERE i.indrelid = f.conrelid AND i.indisvalid AND m.amname IN ('btree', 'hash')
+        AND i.indnkeyatts >= pg_catalog.cardinality(f.conkey)
+        AND (i.indkey::int2[])[0:pg_catalog.cardinality(f.conkey) - 1] @> f.conkey
+        AND (i.indpred IS NULL OR pg_catalog.substring(
+          i.indpred::text, '^\(?\{NULLTEST :arg \{VAR [^{}]*:varattno (\d+) [^{}]*\} :nulltesttype 1 [^{}]*\}\)?$'
+        )::int2 = ANY (f.conkey)))
+  ORDER BY 11 DESC, f.oid
+  LIMIT 200
+)
+SELECT m.conname::text AS name, ns.nspname::text AS table_schema, m.relname::text AS table_name, m.conrelid::int8 AS table_oid,
+  m.relkind = 'p' AS is_partitioned, k.columns, k.width_bytes, m.pages, m.tuples AS table_rows,
+  m.confrelid::pg_catalog.regclass::text AS referenced, COALESCE(r.deleted, 0) AS deleted_rows,
+  COALESCE(r.updated, 0) AS updated_rows, m.confdeltype::text AS on_delete, m.confupdtype::text AS on_update
+FROM missing m
+JOIN pg_catalog.pg_namespace ns ON ns.oid = m.relnamespace
+LEFT JOIN tables r ON r.oid = m.confrelid
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.array_agg(a.attname::text ORDER BY o.place) AS columns,
+    pg_catalog.sum(CASE WHEN a.attlen > 0 THEN a.attlen ELSE COALESCE((
+      SELECT pg_catalog.max(s.avg_width) FROM pg_catalog.pg_stats s
+      WHERE s.schemaname = ns.nspname AND s.tablename = m.relname AND s.attname = a.attname), 32) END)::int4 AS width_bytes
+  FROM pg_catalog.unnest(m.conkey) WITH ORDINALITY AS o (attnum, place)
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = m.conrelid AND a.attnum = o.attnum
+) k
+ORDER BY m.pages DESC, m.oid;
+
+-- name: in_order
+-- Columns of the largest tables that are no partitions, with how far their values follow the order of the rows.
+WITH large AS MATERIALIZED (
+  SELECT c.oid, c.relname, c.relnamespace, c.relpages, c.reltuples
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid >= 16384
+  ORDER BY c.relpages DESC, c.oid
+  LIMIT 100
+)
+SELECT ns.nspname::text AS schema, l.relname::text AS table_name, a.attname::text AS column_name,
+  a.atttypid IN ('pg_catalog.date'::regtype, 'pg_catalog.timestamp'::regtype, 'pg_catalog.timestamptz'::regtype) AS is_time,
+  a.attlen::int4 AS width_bytes,
+  l.relpages::int8 AS pages, l.reltuples::float8 AS table_rows,
+  pg_catalog.pg_stat_get_tuples_updated(l.oid) + pg_catalog.pg_stat_get_tuples_deleted(l.oid) AS changed_rows,
+  pg_catalog.pg_stat_get_numscans(l.oid) AS sequential_scans,
+  pg_catalog.has_column_privilege(l.oid, a.attnum, 'SELECT') AND NOT pg_catalog.row_security_active(l.oid) AS is_visible,
+  s.correlation::float8 AS correlation, s.n_distinct::float8 AS distinct_values,
+  b.schema AS index_schema, b.name AS index_name, b.pages AS index_pages, COALESCE(b.leads, false) AS is_indexed
+FROM large l
+JOIN pg_catalog.pg_namespace ns ON ns.oid = l.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = l.oid AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.atttypid IN ('pg_catalog.date'::regtype, 'pg_catalog.timestamp'::regtype, 'pg_catalog.timestamptz'::regtype,
+    'pg_catalog.int4'::regtype, 'pg_catalog.int8'::regtype, 'pg_catalog.numeric'::regtype)
+LEFT JOIN pg_catalog.pg_stats s
+  ON s.schemaname = ns.nspname AND s.tablename = l.relname AND s.attname = a.attname AND NOT s.inherited
+LEFT JOIN LATERAL (
+  SELECT true AS leads, pg_catalog.max(xn.nspname::text) FILTER (WHERE w.is_plain) AS schema,
+    pg_catalog.max(x.relname::text) FILTER (WHERE w.is_plain) AS name,
+    pg_catalog.max(x.relpages) FILTER (WHERE w.is_plain)::int8 AS pages
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+  JOIN pg_catalog.pg_namespace xn ON xn.oid = x.relnamespace
+  JOIN pg_catalog.pg_am m ON m.oid = x.relam
+  CROSS JOIN LATERAL (
+    SELECT m.amname = 'btree' AND i.indisvalid AND NOT i.indisunique AND i.indnatts = 1 AND i.indpred IS NULL AS is_plain) w
+  WHERE i.indrelid = l.oid AND (i.indkey::int2[])[0] = a.attnum
+  HAVING pg_catalog.count(*) > 0
+) b ON true
+WHERE NOT EXISTS (
+  SELECT FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+  JOIN pg_catalog.pg_am m ON m.oid = x.relam
+  WHERE i.indrelid = l.oid AND m.amname = 'brin' AND a.attnum = ANY (i.indkey::int2[]) AND i.indisvalid)
+ORDER BY l.relpages DESC, l.oid, a.attnum;
