@@ -22,6 +22,7 @@ from support.servers import Database
 REASONS = (
     "there is no earlier sample to compare with",
     r"the values of \d+ columns? of \d+ are hidden from role monitor",
+    "the extension pg_stat_statements is not installed in this database",
 )
 
 

@@ -58,13 +58,18 @@ def explain(check_id: str, config: Path | None) -> Report:
         ]
         for what in check.reads
     }
+    products = {what.name: what.extension or "PostgreSQL" for what in check.reads}
     lines = [f"{check.id}: {check.question}", "", *_wrapped("", check.about), "", *_wrapped("", check.source)]
     if thresholds:
         lines += ["", f"Thresholds, as [doctor.{check.area}] of pgscale.toml may set them"]
         lines += [f"  {name} = {value:_}" for name, value in thresholds.items()]
     for name, variants in queries.items():
         for variant in variants:
-            lines += ["", f"-- {name}{_gate(variant['since'], variant['until'])}", str(variant["sql"]) + ";"]
+            lines += [
+                "",
+                f"-- {name}{_gate(products[name], variant['since'], variant['until'])}",
+                str(variant["sql"]) + ";",
+            ]
     data: dict[str, Json] = {
         "check": check.id,
         "question": check.question,
@@ -76,11 +81,16 @@ def explain(check_id: str, config: Path | None) -> Report:
     return Report(data=data, text="\n".join(lines))
 
 
-def _gate(since: object, until: object) -> str:
-    parts = [f"from {since // 10000}" if isinstance(since, int) and since else ""]
-    parts += [f"before {until // 10000}" if isinstance(until, int) else ""]
+def _gate(product: str, since: object, until: object) -> str:
+    parts = [f"from {_version(product, since)}" if isinstance(since, int) and since else ""]
+    parts += [f"before {_version(product, until)}" if isinstance(until, int) else ""]
     said = " ".join(part for part in parts if part)
-    return f" (PostgreSQL {said})" if said else ""
+    return f" ({product} {said})" if said else ""
+
+
+def _version(product: str, number: int) -> str:
+    major, minor = divmod(number // 100, 100)
+    return str(major) if product == "PostgreSQL" else f"{major}.{minor}"
 
 
 def _limits(config: Path | None) -> Limits:

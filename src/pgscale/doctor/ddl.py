@@ -202,3 +202,18 @@ def _columns(names: Sequence[str]) -> sql.Composable:
 def _briefly(statements: Sequence[str]) -> list[str]:
     """Statements that lock out everybody wait no longer than this for their locks."""
     return ["SET lock_timeout = '2s';", *statements, "RESET lock_timeout;"] if statements else []
+
+
+# Statements
+
+
+def show_statement(query_id: str) -> str:
+    return _say("SELECT query FROM pg_stat_statements WHERE queryid = {id} LIMIT 1;", id=sql.Literal(int(query_id)))
+
+
+def count_statement_anew(query_id: str) -> str:
+    """Forget what was counted of a statement in this database, for every role."""
+    return _say(
+        "SELECT pg_stat_statements_reset(0, oid, {id}) FROM pg_database WHERE datname = current_database();",
+        id=sql.Literal(int(query_id)),
+    )

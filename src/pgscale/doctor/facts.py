@@ -11,7 +11,8 @@ pg_stat_get_… and the views pg_stat_all_….
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
@@ -61,12 +62,15 @@ class Section(Generic[Row]):
         query: its name there.
         row: a frozen dataclass with a field a column.
         needs_statistics: without pg_read_all_stats its rows would be wrong or empty, so they are not read then.
+        extension: whose views it reads; since and until of its variants are then the extension's version, 11100 for
+            1.11, and its schema is in the search path.
     """
 
     area: str
     query: str
     row: type[Row]
     needs_statistics: bool = False
+    extension: str = ""
 
     @property
     def name(self) -> str:
@@ -81,12 +85,13 @@ class Counters:
         area, query: as in Section. Every column is a number that only grows, but for `reset_at` (timestamptz, when
             they began at zero; NULL where unknown; may be missing) and `key` (text; may be missing: then there is one
             row).
-        needs_statistics: as in Section.
+        needs_statistics, extension: as in Section.
     """
 
     area: str
     query: str
     needs_statistics: bool = False
+    extension: str = ""
 
     @property
     def name(self) -> str:
@@ -171,14 +176,23 @@ def _factor(unit: str, parse: Callable[[str], float]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
+    """An extension of this database; not `is_usable`: the login may not look into its schema."""
+
     name: str
     version: str
     schema: str
+    is_usable: bool
 
     @property
     def version_parts(self) -> tuple[int, ...]:
         """To compare: (1, 10) is above (1, 9)."""
         return tuple(int(part) for part in self.version.split(".") if part.isdigit())
+
+    @property
+    def version_number(self) -> int:
+        """As named queries have it: 11100 for 1.11."""
+        major, minor = (*self.version_parts, 0, 0)[:2]
+        return major * 10_000 + minor * 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,20 +336,14 @@ class Facts:
     def _read_rows(self, section: Section[Row]) -> tuple[Row, ...]:
         if section.needs_statistics:
             self.need_statistics("what others do is")
-        try:
-            with self._session.cursor(row_factory=class_row(section.row)) as cursor:
-                return tuple(cursor.execute(self._text(section)).fetchall())
-        except psycopg.Error as error:
-            raise self._not_readable(error) from error
+        with self._reading(section) as text, self._session.cursor(row_factory=class_row(section.row)) as cursor:
+            return tuple(cursor.execute(text).fetchall())
 
     def _read_counters(self, counters: Counters) -> Reading:
         if counters.needs_statistics:
             self.need_statistics("what is counted is")
-        try:
-            with self._session.cursor(row_factory=dict_row) as cursor:
-                found: list[dict[str, Any]] = cursor.execute(self._text(counters)).fetchall()
-        except psycopg.Error as error:
-            raise self._not_readable(error) from error
+        with self._reading(counters) as text, self._session.cursor(row_factory=dict_row) as cursor:
+            found: list[dict[str, Any]] = cursor.execute(text).fetchall()
         resets = {row.pop("reset_at", None) for row in found}
         return Reading(
             taken_at=self.server.read_at,
@@ -347,8 +355,53 @@ class Facts:
             },
         )
 
-    def _text(self, what: Section[Any] | Counters) -> bytes:
-        return queries_of(what).get(what.query, self._session.info.server_version)
+    @contextmanager
+    def _reading(self, what: Section[Any] | Counters) -> Generator[bytes]:
+        """Give the text of a query to execute, in the search path it needs.
+
+        Raises:
+            NotReadableError: the extension is missing, or the query fails.
+            ConnectError: the connection is gone.
+        """
+        extension = self._need_extension(what.extension) if what.extension else None
+        text = self._text(what, extension)
+        try:
+            if extension is not None:
+                self._search(f"pg_catalog, {quote_ident(extension.schema)}")
+            try:
+                yield text
+            finally:
+                if extension is not None and not self._session.closed:
+                    self._search("pg_catalog")
+        except psycopg.Error as error:
+            raise self._not_readable(error) from error
+
+    def _text(self, what: Section[Any] | Counters, extension: Extension | None) -> bytes:
+        if extension is None:
+            return queries_of(what).get(what.query, self._session.info.server_version)
+        try:
+            return queries_of(what).get(what.query, extension.version_number)
+        except named.QueryFileError as error:
+            old = f"the extension {extension.name} is of version {extension.version}, which is too old"
+            raise NotReadableError(old, f"ALTER EXTENSION {extension.name} UPDATE;") from error
+
+    def _search(self, path: str) -> None:
+        self._session.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (path,))
+
+    def _need_extension(self, name: str) -> Extension:
+        extension = self.extension(name)
+        if extension is None:
+            raise NotReadableError(
+                f"the extension {name} is not installed in this database",
+                f"CREATE EXTENSION {name}; the server must have it in shared_preload_libraries (needs a restart).",
+            )
+        if not extension.is_usable:
+            schema = quote_ident(extension.schema)
+            raise NotReadableError(
+                f"role {self._role} may not look into schema {schema}, where the extension {name} is",
+                f"GRANT USAGE ON SCHEMA {schema} TO {self._role};",
+            )
+        return extension
 
     def _not_readable(self, error: psycopg.Error) -> NotReadableError:
         """Say why a query failed.
@@ -359,6 +412,8 @@ class Facts:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if self._session.closed or self._session.broken:
             raise ConnectError(f"The connection was lost: {said}.", hint="Try again.") from error
+        if isinstance(error, psycopg.errors.ObjectNotInPrerequisiteState):
+            return NotReadableError(f"the server has not loaded what it needs ({said})", "It needs a restart.")
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             return NotReadableError(f"role {self._role} may not read what it needs ({said})", self.grant_monitor)
         if isinstance(error, psycopg.errors.LockNotAvailable):

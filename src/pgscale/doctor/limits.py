@@ -180,6 +180,39 @@ class IndexesLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueriesLimits(AreaLimits):
+    """What statements may take.
+
+    Args:
+        least_counted_s: counted for a shorter time, statements are not judged, seconds.
+        least_calls: with fewer, a mean says nothing.
+        large_share, small_share: of what all statements take together; 0 to 1.
+        busy_sessions: sessions that a statement keeps busy, on average.
+        slow_mean_s: of a statement with the small share of time, seconds.
+        read_bytes_per_s, temp_bytes_per_s, wal_bytes_per_s: on average.
+        slower_times: as long as before.
+        slower_lost_share: time lost to it, of the time that passed; of one session.
+        warning_running_s, critical_running_s: a statement that runs now, seconds.
+        maintenance_running_s: likewise, of VACUUM, DDL, COPY and backups.
+    """
+
+    least_counted_s: float = 3_600.0
+    least_calls: int = 50
+    large_share: float = 0.25
+    small_share: float = 0.05
+    busy_sessions: float = 0.5
+    slow_mean_s: float = 1.0
+    read_bytes_per_s: int = 20 << 20
+    temp_bytes_per_s: int = 5 << 20
+    wal_bytes_per_s: int = 5 << 20
+    slower_times: float = 2.0
+    slower_lost_share: float = 0.01
+    warning_running_s: float = 900.0
+    critical_running_s: float = 21_600.0
+    maintenance_running_s: float = 21_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -196,3 +229,4 @@ class Limits:
     cache: CacheLimits = field(default_factory=CacheLimits)
     replicas: ReplicasLimits = field(default_factory=ReplicasLimits)
     indexes: IndexesLimits = field(default_factory=IndexesLimits)
+    queries: QueriesLimits = field(default_factory=QueriesLimits)

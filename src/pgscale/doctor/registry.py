@@ -12,6 +12,7 @@ from pgscale.doctor.checks import (
     horizon,
     index_needs,
     indexes,
+    queries,
     replicas,
     sequences,
     sessions,
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *replicas.CHECKS,
     *indexes.CHECKS,
     *index_needs.CHECKS,
+    *queries.CHECKS,
 )
 
 

@@ -27,5 +27,6 @@ SELECT s.name, s.reset_val AS value, s.unit, s.vartype AS kind, s.context, s.boo
 FROM pg_catalog.pg_settings s;
 
 -- name: extensions
-SELECT e.extname::text AS name, e.extversion AS version, n.nspname::text AS schema
+SELECT e.extname::text AS name, e.extversion AS version, n.nspname::text AS schema,
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS is_usable
 FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace;
