@@ -217,3 +217,14 @@ def count_statement_anew(query_id: str) -> str:
         "SELECT pg_stat_statements_reset(0, oid, {id}) FROM pg_database WHERE datname = current_database();",
         id=sql.Literal(int(query_id)),
     )
+
+
+# Partitions
+
+
+def finish_detach(table: QName, partition: QName) -> str:
+    return _say("ALTER TABLE {} DETACH PARTITION {} FINALIZE;", table, partition)
+
+
+def show_some(table: QName) -> str:
+    return _say("SELECT * FROM {} LIMIT 10;", table)

@@ -213,6 +213,27 @@ class QueriesLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsLimits(AreaLimits):
+    """When a table wants partitions, and partitions care.
+
+    Args:
+        least_table_bytes: a smaller table, with indexes and TOAST, is left alone.
+        large_table_bytes: a larger one is reported even where it fits into memory.
+        deleted_share: rows deleted, of those inserted, that look like a retention.
+        changed_share: rows updated and deleted, of those inserted, with which rows only come in.
+        dead_share: dead rows, of those there are, that make VACUUM worth a word.
+        least_default_rows: fewer rows in a DEFAULT partition are none.
+    """
+
+    least_table_bytes: int = 10 << 30
+    large_table_bytes: int = 100 << 30
+    deleted_share: float = 0.2
+    changed_share: float = 0.01
+    dead_share: float = 0.1
+    least_default_rows: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -230,3 +251,4 @@ class Limits:
     replicas: ReplicasLimits = field(default_factory=ReplicasLimits)
     indexes: IndexesLimits = field(default_factory=IndexesLimits)
     queries: QueriesLimits = field(default_factory=QueriesLimits)
+    partitions: PartitionsLimits = field(default_factory=PartitionsLimits)

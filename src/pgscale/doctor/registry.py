@@ -12,6 +12,7 @@ from pgscale.doctor.checks import (
     horizon,
     index_needs,
     indexes,
+    partitions,
     queries,
     replicas,
     sequences,
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *indexes.CHECKS,
     *index_needs.CHECKS,
     *queries.CHECKS,
+    *partitions.CHECKS,
 )
 
 
