@@ -82,7 +82,6 @@ class Pair:
     constraint_name: str | None
     more_is_constraint: bool
     scans: int
-    more_scans: int
     pages: int
 
     @property

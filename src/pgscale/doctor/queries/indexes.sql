@@ -16,12 +16,17 @@ WHERE d.datname = pg_catalog.current_database();
 -- since: 160000
 -- Spared is what holds a constraint, identifies rows for replication, or serves a foreign key.
 WITH used AS MATERIALIZED (
-  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
-    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans,
-    pg_catalog.max(pg_catalog.pg_stat_get_lastscan(c.oid)) AS last_used_at,
-    pg_catalog.sum(c.relpages)::int8 AS pages
+  SELECT c.oid, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
+    pg_catalog.pg_stat_get_lastscan(c.oid) AS last_used_at,
+    c.relpages::int8 AS pages
   FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384 AND NOT c.relispartition
+  UNION ALL
+  SELECT pg_catalog.pg_partition_root(c.oid)::oid, pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8,
+    pg_catalog.max(pg_catalog.pg_stat_get_lastscan(c.oid)),
+    pg_catalog.sum(c.relpages)::int8
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.relispartition
   GROUP BY 1
 ), may_go AS MATERIALIZED (
   SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.last_used_at, u.pages
@@ -57,11 +62,15 @@ ORDER BY m.pages DESC, c.oid;
 -- name: unused
 -- until: 160000
 WITH used AS MATERIALIZED (
-  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
-    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans,
-    pg_catalog.sum(c.relpages)::int8 AS pages
+  SELECT c.oid, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
+    c.relpages::int8 AS pages
   FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384 AND NOT c.relispartition
+  UNION ALL
+  SELECT pg_catalog.pg_partition_root(c.oid)::oid, pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8,
+    pg_catalog.sum(c.relpages)::int8
+  FROM pg_catalog.pg_class c
+  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.relispartition
   GROUP BY 1
 ), may_go AS MATERIALIZED (
   SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.pages
@@ -100,129 +109,135 @@ ORDER BY m.pages DESC, c.oid;
 -- collations and order, its keys the same or (B-tree) their beginning, its INCLUDEd columns in `more`. What is unique
 -- gives way to nothing but what is unique in the same way. Node trees differ in the places of their source text.
 WITH sizes AS MATERIALIZED (
-  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
-    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans, pg_catalog.sum(c.relpages)::int8 AS pages
+  SELECT pg_catalog.pg_partition_root(c.oid)::oid AS oid, pg_catalog.sum(c.relpages)::int8 AS pages,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans
   FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.oid >= 16384
+  WHERE c.relkind = 'i' AND c.relispartition
   GROUP BY 1
-), one AS MATERIALIZED (
-  SELECT i.indexrelid, i.indrelid, c.relam, c.relkind, c.relispartition, i.indnkeyatts AS keys,
-    i.indisunique, i.indisprimary, i.indisexclusion, i.indisreplident, i.indimmediate, i.indnullsnotdistinct,
-    i.indkey::int2[] AS attnums, i.indclass::oid[] AS classes, i.indcollation::oid[] AS collations,
-    i.indoption::int2[] AS options,
-    pg_catalog.regexp_replace(i.indpred::text, ':location -?\d+', '', 'g') AS predicate,
-    pg_catalog.regexp_replace(i.indexprs::text, ':location -?\d+', '', 'g') AS expressions
-  FROM pg_catalog.pg_index i
-  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-  WHERE i.indisvalid AND i.indislive AND c.relpersistence <> 't' AND c.oid >= 16384
-    AND i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o GROUP BY 1 HAVING pg_catalog.count(*) > 1)
 ), pair AS MATERIALIZED (
-  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.relkind, l.attnums, l.predicate IS NOT NULL AS is_partial,
-    l.keys = m.keys AS is_duplicate, l.indisunique AS is_unique, m.indisunique AS more_is_unique,
-    pg_catalog.cardinality(m.attnums) AS more_columns
-  FROM one l
-  JOIN one m ON m.indrelid = l.indrelid AND m.indexrelid <> l.indexrelid AND m.relam = l.relam AND l.attnums[0] = m.attnums[0]
-  WHERE NOT l.relispartition AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident
-    AND NOT m.indisexclusion
-    AND (l.keys = m.keys OR l.keys < m.keys AND l.relam = 403)
-    AND l.attnums[0:l.keys - 1] = m.attnums[0:l.keys - 1]
-    AND l.classes[0:l.keys - 1] = m.classes[0:l.keys - 1]
-    AND l.collations[0:l.keys - 1] = m.collations[0:l.keys - 1]
-    AND l.options[0:l.keys - 1] = m.options[0:l.keys - 1]
-    AND l.attnums[l.keys:] <@ m.attnums
-    AND l.predicate IS NOT DISTINCT FROM m.predicate
-    AND (l.expressions IS NULL OR l.expressions = m.expressions)
-    AND (NOT l.indisunique OR m.indisunique AND l.keys = m.keys AND m.indimmediate
+  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.indkey::int2[] AS attnums,
+    l.indpred IS NOT NULL AS is_partial, l.indnkeyatts = m.indnkeyatts AS is_duplicate,
+    l.indisunique AS is_unique, m.indisunique AS more_is_unique, m.indnatts::int4 AS more_columns
+  FROM pg_catalog.pg_index l
+  JOIN pg_catalog.pg_index m
+    ON m.indrelid = l.indrelid AND m.indkey[0] = l.indkey[0] AND m.indclass[0] = l.indclass[0]
+    AND m.indexrelid <> l.indexrelid AND m.indnkeyatts >= l.indnkeyatts
+  WHERE l.indexrelid >= 16384 AND l.indisvalid AND l.indislive AND m.indisvalid AND m.indislive
+    AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident AND NOT m.indisexclusion
+    AND (l.indkey::int2[])[0:l.indnkeyatts - 1] = (m.indkey::int2[])[0:l.indnkeyatts - 1]
+    AND (l.indclass::oid[])[0:l.indnkeyatts - 1] = (m.indclass::oid[])[0:l.indnkeyatts - 1]
+    AND (l.indcollation::oid[])[0:l.indnkeyatts - 1] = (m.indcollation::oid[])[0:l.indnkeyatts - 1]
+    AND (l.indoption::int2[])[0:l.indnkeyatts - 1] = (m.indoption::int2[])[0:l.indnkeyatts - 1]
+    AND (l.indkey::int2[])[l.indnkeyatts:] <@ (m.indkey::int2[])
+    AND (l.indpred IS NULL) = (m.indpred IS NULL)
+    AND (l.indpred IS NULL OR pg_catalog.regexp_replace(l.indpred::text, ':location -?\d+', '', 'g')
+      = pg_catalog.regexp_replace(m.indpred::text, ':location -?\d+', '', 'g'))
+    AND (l.indexprs IS NULL OR pg_catalog.regexp_replace(l.indexprs::text, ':location -?\d+', '', 'g')
+      = pg_catalog.regexp_replace(m.indexprs::text, ':location -?\d+', '', 'g'))
+    AND (NOT l.indisunique OR m.indisunique AND l.indnkeyatts = m.indnkeyatts AND m.indimmediate
       AND l.indnullsnotdistinct = m.indnullsnotdistinct)
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_constraint f WHERE f.conindid = l.indexrelid AND f.contype = 'f')
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_depend e
-      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = l.indrelid AND e.deptype = 'e')
+    AND l.indexrelid NOT IN (SELECT f.conindid FROM pg_catalog.pg_constraint f WHERE f.contype = 'f')
+    AND l.indrelid NOT IN (
+      SELECT e.objid FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.deptype = 'e')
+), largest AS MATERIALIZED (
+  SELECT p.*, c.relname, c.relnamespace, c.relkind,
+    CASE WHEN c.relkind = 'I' THEN COALESCE((SELECT z.pages FROM sizes z WHERE z.oid = p.less), 0)
+      ELSE c.relpages END::int8 AS pages
+  FROM pair p
+  JOIN pg_catalog.pg_class c ON c.oid = p.less
+  JOIN pg_catalog.pg_class m ON m.oid = p.more AND m.relam = c.relam
+  WHERE NOT c.relispartition AND c.relpersistence <> 't' AND (p.is_duplicate OR c.relam = 403)
+  ORDER BY pages DESC, p.less, p.more
+  LIMIT 1000
 )
-SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, c.relname::text AS name,
+SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, p.relname::text AS name,
   tn.nspname::text AS table_schema, t.relname::text AS table_name, p.relkind = 'I' AS is_partitioned,
   p.more::pg_catalog.regclass::text AS more, k.columns, p.is_partial, p.is_duplicate, p.is_unique, p.more_is_unique,
-  p.more_columns, lc.conname::text AS constraint_name, mc.oid IS NOT NULL AS more_is_constraint,
-  COALESCE(ls.scans, 0) AS scans, COALESCE(ms.scans, 0) AS more_scans, COALESCE(ls.pages, 0) AS pages
-FROM pair p
-JOIN pg_catalog.pg_class c ON c.oid = p.less
-JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+  p.more_columns, (
+    SELECT f.conname::text FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = p.indrelid AND f.conindid = p.less AND f.contype = 'u') AS constraint_name,
+  EXISTS (
+    SELECT FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = p.indrelid AND f.conindid = p.more AND f.contype IN ('p', 'u')) AS more_is_constraint,
+  CASE WHEN p.relkind = 'I' THEN COALESCE((SELECT z.scans FROM sizes z WHERE z.oid = p.less), 0)
+    ELSE pg_catalog.pg_stat_get_numscans(p.less) END AS scans, p.pages
+FROM largest p
+JOIN pg_catalog.pg_namespace ns ON ns.oid = p.relnamespace
 JOIN pg_catalog.pg_class t ON t.oid = p.indrelid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-LEFT JOIN sizes ls ON ls.oid = p.less
-LEFT JOIN sizes ms ON ms.oid = p.more
-LEFT JOIN pg_catalog.pg_constraint lc ON lc.conindid = p.less AND lc.contype = 'u'
-LEFT JOIN pg_catalog.pg_constraint mc ON mc.conindid = p.more AND mc.contype IN ('p', 'u')
 CROSS JOIN LATERAL (
   SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
   FROM pg_catalog.unnest(p.attnums) WITH ORDINALITY AS o (attnum, place)
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
 ) k
-ORDER BY pages DESC, oid, more_oid;
+ORDER BY p.pages DESC, p.less, p.more;
 
 -- name: redundant
 -- until: 150000
 WITH sizes AS MATERIALIZED (
-  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
-    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans, pg_catalog.sum(c.relpages)::int8 AS pages
+  SELECT pg_catalog.pg_partition_root(c.oid)::oid AS oid, pg_catalog.sum(c.relpages)::int8 AS pages,
+    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans
   FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.oid >= 16384
+  WHERE c.relkind = 'i' AND c.relispartition
   GROUP BY 1
-), one AS MATERIALIZED (
-  SELECT i.indexrelid, i.indrelid, c.relam, c.relkind, c.relispartition, i.indnkeyatts AS keys,
-    i.indisunique, i.indisprimary, i.indisexclusion, i.indisreplident, i.indimmediate,
-    i.indkey::int2[] AS attnums, i.indclass::oid[] AS classes, i.indcollation::oid[] AS collations,
-    i.indoption::int2[] AS options,
-    pg_catalog.regexp_replace(i.indpred::text, ':location -?\d+', '', 'g') AS predicate,
-    pg_catalog.regexp_replace(i.indexprs::text, ':location -?\d+', '', 'g') AS expressions
-  FROM pg_catalog.pg_index i
-  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-  WHERE i.indisvalid AND i.indislive AND c.relpersistence <> 't' AND c.oid >= 16384
-    AND i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o GROUP BY 1 HAVING pg_catalog.count(*) > 1)
 ), pair AS MATERIALIZED (
-  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.relkind, l.attnums, l.predicate IS NOT NULL AS is_partial,
-    l.keys = m.keys AS is_duplicate, l.indisunique AS is_unique, m.indisunique AS more_is_unique,
-    pg_catalog.cardinality(m.attnums) AS more_columns
-  FROM one l
-  JOIN one m ON m.indrelid = l.indrelid AND m.indexrelid <> l.indexrelid AND m.relam = l.relam AND l.attnums[0] = m.attnums[0]
-  WHERE NOT l.relispartition AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident
-    AND NOT m.indisexclusion
-    AND (l.keys = m.keys OR l.keys < m.keys AND l.relam = 403)
-    AND l.attnums[0:l.keys - 1] = m.attnums[0:l.keys - 1]
-    AND l.classes[0:l.keys - 1] = m.classes[0:l.keys - 1]
-    AND l.collations[0:l.keys - 1] = m.collations[0:l.keys - 1]
-    AND l.options[0:l.keys - 1] = m.options[0:l.keys - 1]
-    AND l.attnums[l.keys:] <@ m.attnums
-    AND l.predicate IS NOT DISTINCT FROM m.predicate
-    AND (l.expressions IS NULL OR l.expressions = m.expressions)
-    AND (NOT l.indisunique OR m.indisunique AND l.keys = m.keys AND m.indimmediate)
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_constraint f WHERE f.conindid = l.indexrelid AND f.contype = 'f')
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_depend e
-      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = l.indrelid AND e.deptype = 'e')
+  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.indkey::int2[] AS attnums,
+    l.indpred IS NOT NULL AS is_partial, l.indnkeyatts = m.indnkeyatts AS is_duplicate,
+    l.indisunique AS is_unique, m.indisunique AS more_is_unique, m.indnatts::int4 AS more_columns
+  FROM pg_catalog.pg_index l
+  JOIN pg_catalog.pg_index m
+    ON m.indrelid = l.indrelid AND m.indkey[0] = l.indkey[0] AND m.indclass[0] = l.indclass[0]
+    AND m.indexrelid <> l.indexrelid AND m.indnkeyatts >= l.indnkeyatts
+  WHERE l.indexrelid >= 16384 AND l.indisvalid AND l.indislive AND m.indisvalid AND m.indislive
+    AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident AND NOT m.indisexclusion
+    AND (l.indkey::int2[])[0:l.indnkeyatts - 1] = (m.indkey::int2[])[0:l.indnkeyatts - 1]
+    AND (l.indclass::oid[])[0:l.indnkeyatts - 1] = (m.indclass::oid[])[0:l.indnkeyatts - 1]
+    AND (l.indcollation::oid[])[0:l.indnkeyatts - 1] = (m.indcollation::oid[])[0:l.indnkeyatts - 1]
+    AND (l.indoption::int2[])[0:l.indnkeyatts - 1] = (m.indoption::int2[])[0:l.indnkeyatts - 1]
+    AND (l.indkey::int2[])[l.indnkeyatts:] <@ (m.indkey::int2[])
+    AND (l.indpred IS NULL) = (m.indpred IS NULL)
+    AND (l.indpred IS NULL OR pg_catalog.regexp_replace(l.indpred::text, ':location -?\d+', '', 'g')
+      = pg_catalog.regexp_replace(m.indpred::text, ':location -?\d+', '', 'g'))
+    AND (l.indexprs IS NULL OR pg_catalog.regexp_replace(l.indexprs::text, ':location -?\d+', '', 'g')
+      = pg_catalog.regexp_replace(m.indexprs::text, ':location -?\d+', '', 'g'))
+    AND (NOT l.indisunique OR m.indisunique AND l.indnkeyatts = m.indnkeyatts AND m.indimmediate)
+    AND l.indexrelid NOT IN (SELECT f.conindid FROM pg_catalog.pg_constraint f WHERE f.contype = 'f')
+    AND l.indrelid NOT IN (
+      SELECT e.objid FROM pg_catalog.pg_depend e
+      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.deptype = 'e')
+), largest AS MATERIALIZED (
+  SELECT p.*, c.relname, c.relnamespace, c.relkind,
+    CASE WHEN c.relkind = 'I' THEN COALESCE((SELECT z.pages FROM sizes z WHERE z.oid = p.less), 0)
+      ELSE c.relpages END::int8 AS pages
+  FROM pair p
+  JOIN pg_catalog.pg_class c ON c.oid = p.less
+  JOIN pg_catalog.pg_class m ON m.oid = p.more AND m.relam = c.relam
+  WHERE NOT c.relispartition AND c.relpersistence <> 't' AND (p.is_duplicate OR c.relam = 403)
+  ORDER BY pages DESC, p.less, p.more
+  LIMIT 1000
 )
-SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, c.relname::text AS name,
+SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, p.relname::text AS name,
   tn.nspname::text AS table_schema, t.relname::text AS table_name, p.relkind = 'I' AS is_partitioned,
   p.more::pg_catalog.regclass::text AS more, k.columns, p.is_partial, p.is_duplicate, p.is_unique, p.more_is_unique,
-  p.more_columns, lc.conname::text AS constraint_name, mc.oid IS NOT NULL AS more_is_constraint,
-  COALESCE(ls.scans, 0) AS scans, COALESCE(ms.scans, 0) AS more_scans, COALESCE(ls.pages, 0) AS pages
-FROM pair p
-JOIN pg_catalog.pg_class c ON c.oid = p.less
-JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
+  p.more_columns, (
+    SELECT f.conname::text FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = p.indrelid AND f.conindid = p.less AND f.contype = 'u') AS constraint_name,
+  EXISTS (
+    SELECT FROM pg_catalog.pg_constraint f
+    WHERE f.conrelid = p.indrelid AND f.conindid = p.more AND f.contype IN ('p', 'u')) AS more_is_constraint,
+  CASE WHEN p.relkind = 'I' THEN COALESCE((SELECT z.scans FROM sizes z WHERE z.oid = p.less), 0)
+    ELSE pg_catalog.pg_stat_get_numscans(p.less) END AS scans, p.pages
+FROM largest p
+JOIN pg_catalog.pg_namespace ns ON ns.oid = p.relnamespace
 JOIN pg_catalog.pg_class t ON t.oid = p.indrelid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-LEFT JOIN sizes ls ON ls.oid = p.less
-LEFT JOIN sizes ms ON ms.oid = p.more
-LEFT JOIN pg_catalog.pg_constraint lc ON lc.conindid = p.less AND lc.contype = 'u'
-LEFT JOIN pg_catalog.pg_constraint mc ON mc.conindid = p.more AND mc.contype IN ('p', 'u')
 CROSS JOIN LATERAL (
   SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
   FROM pg_catalog.unnest(p.attnums) WITH ORDINALITY AS o (attnum, place)
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
 ) k
-ORDER BY pages DESC, oid, more_oid;
+ORDER BY p.pages DESC, p.less, p.more;
 
 -- name: invalid
 -- Those of TOAST tables, too: REINDEX CONCURRENTLY leaves its own behind there. CREATE, REINDEX and DROP INDEX
