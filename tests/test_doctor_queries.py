@@ -71,6 +71,8 @@ def test_statements(
         ):
             found = _facts_of(doctor, **{limit: value}, small_share=0.01)
             assert [said in fact for fact in found if statement in fact] == [True], (found, limit)
+        doctor.limits(queries={**MUCH, "slow_mean_s": 0.001, "small_share": 1})
+        assert doctor.is_well(HEAVY)
         doctor.limits(queries={**MUCH, "temp_bytes_per_s": 1})
         (finding,) = doctor.answer(HEAVY)["findings"]
         assert "do not fit into work_mem" in finding["cost"]
@@ -94,6 +96,9 @@ def test_statements(
         assert (finding["severity"], "pg_sleep(s)" in finding["fact"]) == ("warning", True)
         assert finding["evidence"]["calls"] == 8
         assert finding["evidence"]["mean_s"] > 0.05 > finding["evidence"]["earlier_mean_s"]
+        doctor.limits(queries={**MUCH, "slower_times": 10_000})
+        assert doctor.is_well(SLOWER)
+        doctor.limits(queries=MUCH)
         doctor.apply(finding, 1)
         assert doctor.is_well(SLOWER), doctor.answer(SLOWER)
     plain = Doctor(database, tmp_path, plain_role_of(database))

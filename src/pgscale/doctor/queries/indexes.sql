@@ -14,7 +14,7 @@ WHERE d.datname = pg_catalog.current_database();
 
 -- name: unused
 -- since: 160000
--- Spared is what holds a constraint, identifies rows for replication, or serves a foreign key.
+-- Spared is what is unique, as replica identities are, holds a constraint, or serves a foreign key.
 WITH used AS MATERIALIZED (
   SELECT c.oid, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
     pg_catalog.pg_stat_get_lastscan(c.oid) AS last_used_at,
@@ -32,7 +32,7 @@ WITH used AS MATERIALIZED (
   SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.last_used_at, u.pages
   FROM used u
   JOIN pg_catalog.pg_index i ON i.indexrelid = u.oid
-  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident
+  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion
     AND NOT EXISTS (
       SELECT FROM pg_catalog.pg_constraint f
       WHERE f.conrelid = i.indrelid AND f.contype = 'f'
@@ -76,7 +76,7 @@ WITH used AS MATERIALIZED (
   SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.pages
   FROM used u
   JOIN pg_catalog.pg_index i ON i.indexrelid = u.oid
-  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident
+  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion
     AND NOT EXISTS (
       SELECT FROM pg_catalog.pg_constraint f
       WHERE f.conrelid = i.indrelid AND f.contype = 'f'
@@ -105,9 +105,9 @@ ORDER BY m.pages DESC, c.oid;
 
 -- name: redundant
 -- since: 150000
--- Pairs of which `less` answers nothing that `more` does not: the same access method, predicate, operator classes,
--- collations and order, its keys the same or (B-tree) their beginning, its INCLUDEd columns in `more`. What is unique
--- gives way to nothing but what is unique in the same way. Node trees differ in the places of their source text.
+-- Pairs of which `less` answers nothing that `more` does not: the same predicate, operator classes (and so access
+-- method), collations and order, its keys the same or (B-tree) their beginning, its INCLUDEd columns in `more`. What is
+-- unique gives way to nothing but what is unique in the same way. Node trees differ in the places of their source text.
 WITH sizes AS MATERIALIZED (
   SELECT pg_catalog.pg_partition_root(c.oid)::oid AS oid, pg_catalog.sum(c.relpages)::int8 AS pages,
     pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans
@@ -146,7 +146,6 @@ WITH sizes AS MATERIALIZED (
       ELSE c.relpages END::int8 AS pages
   FROM pair p
   JOIN pg_catalog.pg_class c ON c.oid = p.less
-  JOIN pg_catalog.pg_class m ON m.oid = p.more AND m.relam = c.relam
   WHERE NOT c.relispartition AND c.relpersistence <> 't' AND (p.is_duplicate OR c.relam = 403)
   ORDER BY pages DESC, p.less, p.more
   LIMIT 1000
@@ -212,7 +211,6 @@ WITH sizes AS MATERIALIZED (
       ELSE c.relpages END::int8 AS pages
   FROM pair p
   JOIN pg_catalog.pg_class c ON c.oid = p.less
-  JOIN pg_catalog.pg_class m ON m.oid = p.more AND m.relam = c.relam
   WHERE NOT c.relispartition AND c.relpersistence <> 't' AND (p.is_duplicate OR c.relam = 403)
   ORDER BY pages DESC, p.less, p.more
   LIMIT 1000
