@@ -16,6 +16,8 @@ from pgscale.doctor.limits import Limits
 from pgscale.doctor.model import Check
 
 SHOWN = 10
+# The LIMIT of the queries: the largest of them; where it is reached there may be more.
+MOST_SELDOM_USED, MOST_PAIRS = 500, 1000
 OWNER = "The owner of the table may."
 
 
@@ -198,6 +200,7 @@ def _unused(facts: Facts, counting: Counting, unused: list[SeldomUsed], known_ol
     page, count = facts.server.block_bytes, len(unused)
     total = sum(each.pages for each in unused) * page
     shown = unused[:SHOWN]
+    at_least = "At least " if len(facts.rows(SELDOM_USED)) == MOST_SELDOM_USED else ""
     cost = (
         f"They take {format_bytes(total)}, and every row that is inserted, or updated otherwise than in place, makes"
         " an entry in each."
@@ -216,7 +219,7 @@ def _unused(facts: Facts, counting: Counting, unused: list[SeldomUsed], known_ol
         check=UNUSED.id,
         severity="info" if doubts else "warning",
         subject=str(unused[0].qname) if count == 1 else "",
-        fact=f"{count:,} {'index' if count == 1 else 'indexes'} of {format_bytes(total)}"
+        fact=f"{at_least}{count:,} {'index' if count == 1 else 'indexes'} of {format_bytes(total)}"
         f" {'was' if count == 1 else 'were'} not used for more than {long}.{more}",
         evidence={
             "indexes": count,
@@ -276,6 +279,7 @@ def judge_redundant(facts: Facts, limits: Limits) -> Answer:
     total = sum(pair.pages for pair in found) * page
     duplicates = sum(pair.is_duplicate for pair in found)
     shown = found[:SHOWN]
+    at_least = "at least " if len(facts.rows(PAIRS)) == MOST_PAIRS else ""
     parts = [f"{duplicates} {'has' if duplicates == 1 else 'have'} the same key as another"] * bool(duplicates)
     rest = len(found) - duplicates
     parts += [f"{rest} {'is' if rest == 1 else 'are'} the beginning of a longer one"] * bool(rest)
@@ -283,7 +287,7 @@ def judge_redundant(facts: Facts, limits: Limits) -> Answer:
         check=REDUNDANT.id,
         severity="warning" if duplicates else "info",
         subject=str(found[0].qname) if len(found) == 1 else "",
-        fact=f"Of the indexes, {' and '.join(parts)}: {format_bytes(total)} for nothing."
+        fact=f"Of the indexes, {at_least}{' and '.join(parts)}: {format_bytes(total)} for nothing."
         + (f" The {SHOWN} largest are shown." if len(found) > SHOWN else ""),
         evidence={
             "indexes": len(found),
