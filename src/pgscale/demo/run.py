@@ -79,7 +79,7 @@ _GOALS = (
 
 # The demo's server is minutes younger than any in production: give it WAL segments to use again.
 _SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB"}
-_AGED_SEGMENTS = 64
+_AGED_SEGMENTS = 96
 
 
 def run_demo(
