@@ -1,4 +1,4 @@
-"""`pgscale exec`: files of SQL in one transaction with a profile; how they are taken apart, refused and told of."""
+"""`pgscale exec`: files of SQL in one transaction with a profile; how they are refused and told of."""
 
 from __future__ import annotations
 
@@ -17,50 +17,9 @@ import pytest
 from pgscale.connect import Database
 from pgscale.connect.profiles.scripts import why_not
 from pgscale.connect.profiles.shipped import SHIPPED
-from pgscale.errors import UsageError
 from pgscale.sql.statements import split
 from support.cli import pgscale
 from support.lifecycle import wait_until
-
-HARD = """\
--- a comment; with a semicolon
-/* another; /* nested; */ ; */ SELECT 'a;''b', E'c\\';d', "e;""f", U&'g;' FROM (SELECT 1 AS "e;""f") x;;
-SELECT $$h;'$$, $t$i;$$j;$t$, 1$t, $1;
-CREATE FUNCTION f(n int) RETURNS int BEGIN ATOMIC SELECT CASE WHEN n > 0 THEN 1 ELSE 2 END; SELECT n; END;
-CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC; END;
-CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM u; DELETE FROM v);
-SELECT 1 AS begin
-  -- the last one has no semicolon;
-"""
-
-
-def test_files_are_taken_apart_as_psql_does() -> None:
-    found = split(HARD, "f.sql")
-    assert [(each.line, each.shown.split()[0]) for each in found] == [
-        (2, "SELECT"),
-        (3, "SELECT"),
-        (4, "CREATE"),
-        (5, "CREATE"),
-        (6, "CREATE"),
-        (7, "SELECT"),
-    ]
-    assert all(HARD[each.start :].startswith(each.text) for each in found)
-    assert found[0].text.startswith("-- a comment")
-    assert found[0].text.endswith(" x")
-    assert found[0].words[:5] == ("SELECT", "''", "''", '"e;""f"', "''")
-    assert found[2].text.endswith("SELECT n; END")
-    assert split(" -- nothing\n;/* at all */;", "f.sql") == ()
-    for text, line in (
-        ("SELECT\n'a", 2),
-        ('\n\n"a', 3),
-        ("$x$ $y$", 1),
-        ("1;\n/* /* */", 2),
-        ("E'\\'", 1),
-        ("\\d t", 1),
-    ):
-        with pytest.raises(UsageError, match=rf"f\.sql:{line}: "):
-            split(text, "f.sql")
-
 
 ALONE = """\
 VACUUM t; VACUUM (ANALYZE) t; CREATE DATABASE d; DROP DATABASE d; CREATE TABLESPACE s LOCATION '/x'; DROP TABLESPACE s;
@@ -93,17 +52,17 @@ def test_what_cannot_be_in_a_transaction_is_what_the_server_says(database):
         "CREATE UNIQUE INDEX ON m (n); SET client_min_messages = error"
     )
     for statement in split(ALONE, "alone"):
-        assert why_not(statement.words), statement.text
+        assert why_not(statement.terms), statement.text
         with pytest.raises(psycopg.errors.ActiveSqlTransaction), connection.transaction():
-            connection.execute(statement.text.encode())
+            connection.execute(statement.whole.encode())
     with connection.transaction():
         for statement in split(TOGETHER, "together"):
-            assert not why_not(statement.words), statement.text
-            connection.execute(statement.text.encode())
+            assert not why_not(statement.terms), statement.text
+            connection.execute(statement.whole.encode())
         raise psycopg.Rollback
-    assert all(why_not(statement.words) for statement in split(CONTROL, "control"))
-    assert all(why_not(each.words) for each in split("COPY t FROM STDIN; COPY (SELECT 1) TO stdout WITH CSV", "copy"))
-    assert not why_not(split("COPY t FROM '/stdin'", "copy")[0].words)
+    assert all(why_not(statement.terms) for statement in split(CONTROL, "control"))
+    assert all(why_not(each.terms) for each in split("COPY t FROM STDIN; COPY (SELECT 1) TO stdout WITH CSV", "copy"))
+    assert not why_not(split("COPY t FROM '/stdin'", "copy")[0].terms)
 
 
 def _file(tmp_path: Path, text: str) -> str:

@@ -1,4 +1,4 @@
-"""`pgscale lint`: splitting, the real database joined, what scratch servers lack or may not do, formats, exit codes."""
+"""`pgscale lint`: the real database joined, what scratch servers lack or may not do, COPY, formats, exit codes."""
 
 from __future__ import annotations
 
@@ -11,62 +11,19 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.registry import IDS, RULES
+from pgscale.doctor.lint.splitting import split
 from pgscale.errors import UsageError
 from support.cli import pgscale
 
 TIMEOUT = "SET lock_timeout = '2s';\n"
-SPLIT = [
-    ("SELECT 1; SELECT 2", [(1, "SELECT 1"), (1, "SELECT 2")]),
-    ("\n\nSELECT ';' ; ;\n;SELECT\n2;\n", [(3, "SELECT ';'"), (4, "SELECT\n2")]),
-    ("SELECT 'it''s;' ; SELECT E'\\';' ;", [(1, "SELECT 'it''s;'"), (1, "SELECT E'\\';'")]),
-    ('SELECT "a;""b" ; x', [(1, 'SELECT "a;""b"'), (1, "x")]),
-    ("DO $a$ ; $b$ ; $$ $a$; x", [(1, "DO $a$ ; $b$ ; $$ $a$"), (1, "x")]),
-    ("SELECT a$b$c; x", [(1, "SELECT a$b$c"), (1, "x")]),
-    ("SELECT $1; x", [(1, "SELECT $1"), (1, "x")]),
-    ("/* ; /* ; */ ; */ x -- ; y\n; -- z", [(1, "x")]),
-    ("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); x", [(1, None), (1, "x")]),
-    (
-        "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE 1 WHEN 1 THEN 2 END; END; x",
-        [(1, None), (1, "x")],
-    ),
-    ("BEGIN; CASE; END; x", [(1, "BEGIN"), (1, "CASE"), (1, "END"), (1, "x")]),
-    ("", []),
-    ("-- nothing\n", []),
-]
 
 
-@pytest.mark.parametrize(("text", "wanted"), SPLIT)
-def test_statements_end_where_psql_ends_them(text, wanted):
-    found = split(text, "f.sql")
-    assert [
-        (s.line, s.text if want is not None else None) for s, (_, want) in zip(found, wanted, strict=True)
-    ] == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("SELECT 1;\n\\i other.sql\n", r"f.sql:2: \\i is a command of psql"),
-        ("SELECT 1;\n\nCOPY t (a) FROM stdin;\n1\n\\.\n", "f.sql:3: COPY with its data"),
-        ("\nSELECT 'a;\n", "f.sql:2: the string does not end"),
-        ("SELECT $x$ $y$", r"f.sql:1: the string that \$x\$ begins does not end"),
-        ("/* /* */", "f.sql:1: the comment does not end"),
-        ('SELECT "a', "f.sql:1: the quoted name does not end"),
-    ],
-)
-def test_what_is_no_sql_is_refused_with_its_line(text, told):
-    with pytest.raises(UsageError, match=told):
-        split(text, "f.sql")
-    if text.endswith("\\i other.sql\n"):
-        assert len(split(text, "f.sql", skip_meta=True)) == 1
-
-
-def test_comments_belong_to_the_statement_they_stand_at():
-    first, second = split("-- a\nSELECT 1 /* b */; -- c\n-- d\nSELECT 2; -- e", "f.sql")
-    assert first.comments == ("-- a", "/* b */", "-- c")
-    assert second.comments == ("-- d", "-- e")
+def test_copy_with_its_data_is_refused_before_the_data_is_read():
+    # A quote in the data does not end, and that is nobody's fault.
+    with pytest.raises(UsageError, match=r"f\.sql:3: COPY with its data"):
+        split("SELECT 1;\n\nCOPY t (a) FROM stdin;\n1'\n\\.\n", "f.sql")
+    assert len(split("COPY t FROM '/stdin'; SELECT 1 AS stdin", "f.sql")) == 2
 
 
 # With the real database

@@ -12,13 +12,13 @@ import pytest
 from psycopg import sql
 
 from pgscale.doctor.lint.judging import judge, views
-from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.live import Live
 from pgscale.doctor.lint.model import FileSeen, Placed, TransactionMode
 from pgscale.doctor.lint.registry import IDS
 from pgscale.doctor.lint.result import statement_json
 from pgscale.doctor.lint.runner import run_files
 from pgscale.doctor.lint.scratch import Scratch, open_scratch
+from pgscale.doctor.lint.splitting import split
 from pgscale.embedded import Server
 
 CORPUS = Path(__file__).parent / "lint_corpus"

@@ -16,13 +16,14 @@ from pgscale.core.model import QName, Report
 from pgscale.doctor.lint import registry
 from pgscale.doctor.lint.dump import dump_schema
 from pgscale.doctor.lint.judging import ignored_in, judge, views
-from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.live import LIVE, ExtensionFunction, Live, read_extension_functions, read_live
-from pgscale.doctor.lint.model import Catalog, FileSeen, Statement, TransactionMode
+from pgscale.doctor.lint.model import Catalog, FileSeen, TransactionMode
 from pgscale.doctor.lint.result import FileResult, Result
 from pgscale.doctor.lint.runner import run_files
 from pgscale.doctor.lint.scratch import load_schema, open_scratch
+from pgscale.doctor.lint.splitting import split
 from pgscale.errors import UsageError
+from pgscale.sql.statements import Statement
 
 Format: TypeAlias = Literal["text", "github", "sarif"]
 

@@ -1,4 +1,4 @@
-"""Named static SQL that stands beside its room, with variants by server version."""
+"""Named static SQL that stands beside its room, with variants by server version; files of SQL taken apart."""
 
 from pgscale.sql.loader import Queries, Query, QueryFileError, load, parse
 

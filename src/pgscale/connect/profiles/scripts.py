@@ -79,7 +79,7 @@ def refuse_untransactional(script: Script) -> None:
     reasons = [
         f"{script.file}:{statement.line}: {why}."
         for statement in script.statements
-        if (why := why_not(statement.words))
+        if (why := why_not(statement.terms))
     ]
     if reasons:
         raise RefusedError(
@@ -94,6 +94,9 @@ def why_not(words: Sequence[str]) -> str:
     """Return why a statement cannot be in a block; nothing when it can, or when only the server knows.
 
     The rules are those of PreventInTransactionBlock in PostgreSQL's source.
+
+    Args:
+        words: its terms.
     """
     first, second = ([*words[:2], "", ""])[:2]
     shown = " ".join((first, second)).strip()
@@ -173,7 +176,7 @@ def run(connection: psycopg.Connection[Any], script: Script, profile: ResolvedPr
 
 def _encoded(statement: Statement, script: Script, encoding: str) -> bytes:
     try:
-        return statement.text.encode(encoding)
+        return statement.whole.encode(encoding)
     except UnicodeEncodeError as error:
         line = line_at(script.text, statement.start + error.start)
         letter = error.object[error.start]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from pgscale.doctor.lint.live import Live
-from pgscale.doctor.lint.model import Catalog, FileSeen, Placed, Seen, Statement
+from pgscale.doctor.lint.model import Catalog, FileSeen, Placed, Seen
 from pgscale.doctor.lint.registry import IDS, RULES
 from pgscale.doctor.lint.rules.transactions import TIMEOUT
 from pgscale.doctor.lint.view import View
 from pgscale.errors import UsageError
+from pgscale.sql.statements import Statement
 
 _IGNORE = re.compile(r"pgscale:ignore(?:[ \t]+([\w.,* \t-]*))?")
 

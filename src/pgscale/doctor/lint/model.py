@@ -1,59 +1,16 @@
-"""What is read of a migration and seen of it when it runs. Values only."""
+"""What is seen of a migration when it runs. Values only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pgscale.core.finding import Finding
 from pgscale.core.model import Json, quote_ident
+from pgscale.sql.statements import Statement
 
 TransactionMode: TypeAlias = Literal["auto", "per-file", "per-statement"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """One token of SQL, comments included.
-
-    Args:
-        kind: `word`, `quoted`, `string`, `number`, `parameter`, `comment` or `other`.
-        start: its offset in the file, in characters.
-    """
-
-    kind: str
-    text: str
-    start: int
-    line: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """One statement of a file.
-
-    Args:
-        line, last_line: where its first token and its semicolon stand.
-        text: as written, without the semicolon.
-        comments: those before it (after the last statement), in it, and behind it on its last line.
-    """
-
-    file: str
-    line: int
-    last_line: int
-    text: str
-    tokens: tuple[Token, ...]
-    comments: tuple[str, ...]
-
-    def with_comment(self, text: str) -> Statement:
-        return replace(self, comments=(*self.comments, text))
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Its unquoted words, in upper case, in order."""
-        return tuple(token.text.upper() for token in self.tokens if token.kind == "word")
-
-    def starts(self, *words: str) -> bool:
-        return tuple(token.text.upper() for token in self.tokens[: len(words)]) == words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

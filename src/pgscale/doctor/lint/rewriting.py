@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pgscale.core.finding import Remedy
 from pgscale.core.model import quote_ident
-from pgscale.doctor.lint.model import Column, Relation, Statement
+from pgscale.doctor.lint.model import Column, Relation
+from pgscale.sql.statements import Statement
 
 # The words that PostgreSQL takes for no name (catcode R and T of pg_get_keywords(), 14 to 18).
 _RESERVED = frozenset(
@@ -33,10 +34,9 @@ def name_of(relation: Relation) -> str:
 
 def with_word_after(statement: Statement, after: tuple[str, ...], word: str) -> str:
     """Return the statement with a word put behind the first of some others; as it is where it has none of them."""
-    first = statement.tokens[0].start
     for token in statement.tokens:
         if token.kind == "word" and token.text.upper() in after:
-            at = token.start - first + len(token.text)
+            at = token.end - statement.first
             return f"{statement.text[:at]} {word}{statement.text[at:]}".strip()
     return statement.text
 

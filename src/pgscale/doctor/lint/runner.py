@@ -25,12 +25,12 @@ from pgscale.doctor.lint.model import (
     Relation,
     Seen,
     ServerSays,
-    Statement,
     TransactionMode,
 )
 from pgscale.doctor.lint.reader import read_catalog
 from pgscale.doctor.lint.scratch import QUERIES, STATEMENT_TIMEOUT_MS, Connection, Scratch
 from pgscale.errors import RunFailedError
+from pgscale.sql.statements import Statement
 
 # What cannot run in a transaction block, and what would end it: a procedure that commits.
 ALONE = ("25001", "2D000")

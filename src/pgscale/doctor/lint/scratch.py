@@ -17,11 +17,11 @@ from pgscale.connect.dsn import redact
 from pgscale.connect.session import Profile, Session, open_session
 from pgscale.core.model import shorten
 from pgscale.doctor.lint import ddl
-from pgscale.doctor.lint.lexer import split
 from pgscale.doctor.lint.live import ExtensionFunction
-from pgscale.doctor.lint.model import Statement
+from pgscale.doctor.lint.splitting import split
 from pgscale.errors import ConnectError, PermissionDeniedError, RefusedError
 from pgscale.sql import load
+from pgscale.sql.statements import Statement
 
 QUERIES = load(__package__ or "pgscale.doctor.lint")
 
