@@ -97,6 +97,26 @@ def freeze(tables: Iterable[str]) -> str:
     return " ".join(["VACUUM (FREEZE)", ", ".join(tables)]).rstrip() + ";"
 
 
+def vacuum_analyze(tables: Iterable[str]) -> str:
+    """Vacuum and analyze tables, quoted."""
+    return f"VACUUM (ANALYZE) {', '.join(tables)};"
+
+
+def analyze(tables: Iterable[str]) -> str:
+    """Analyze tables, quoted."""
+    return f"ANALYZE {', '.join(tables)};"
+
+
+def set_option(table: str, option: LiteralString, value: float) -> str:
+    """Set a storage parameter of a table, quoted."""
+    return f"ALTER TABLE {table} SET ({option} = {value:g});"
+
+
+def reset_option(table: str, option: LiteralString) -> str:
+    """Let a storage parameter of a table, quoted, be the server's."""
+    return f"ALTER TABLE {table} RESET ({option});"
+
+
 def widen_sequence(sequence: str, bound: str) -> str:
     """Give a sequence eight bytes and no bound (`MAXVALUE` or `MINVALUE`) of its own.
 

@@ -105,6 +105,27 @@ class WraparoundLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutovacuumLimits(AreaLimits):
+    """How far autovacuum may be behind.
+
+    Args:
+        warning_due_factor, critical_due_factor: dead rows (for the warning inserted or changed ones, too), as a
+            multiple of those at which autovacuum begins.
+        least_rows: fewer that are dead, inserted or changed do no harm.
+        least_wait_s: of a table vacuumed or analyzed later than so long ago it is not told that it waits, seconds.
+        least_unknown_rows: tables of fewer need no statistics.
+        most_pass_s: that autovacuum may take for one table because of its cost limit, seconds.
+    """
+
+    warning_due_factor: float = 2.0
+    critical_due_factor: float = 10.0
+    least_rows: int = 10_000
+    least_wait_s: float = 300.0
+    least_unknown_rows: int = 1_000
+    most_pass_s: float = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SequencesLimits(AreaLimits):
     """How much of a key may be used up.
 
@@ -246,6 +267,7 @@ class Limits:
     sessions: SessionsLimits = field(default_factory=SessionsLimits)
     checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)
     wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)
+    autovacuum: AutovacuumLimits = field(default_factory=AutovacuumLimits)
     sequences: SequencesLimits = field(default_factory=SequencesLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
     replicas: ReplicasLimits = field(default_factory=ReplicasLimits)

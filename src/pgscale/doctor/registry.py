@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from pgscale.doctor.checks import (
+    autovacuum,
     cache,
     checkpoints,
     connections,
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     *checkpoints.CHECKS,
     *wal.CHECKS,
     *wraparound.CHECKS,
+    *autovacuum.CHECKS,
     *sequences.CHECKS,
     *cache.CHECKS,
     *replicas.CHECKS,
