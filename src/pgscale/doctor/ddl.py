@@ -107,6 +107,23 @@ def analyze(tables: Iterable[str]) -> str:
     return f"ANALYZE {', '.join(tables)};"
 
 
+def reindex_concurrently(index: str) -> str:
+    """Write an index, quoted, anew."""
+    return f"REINDEX INDEX CONCURRENTLY {index};"
+
+
+def vacuum_full(tables: Iterable[str]) -> str:
+    """Write tables, quoted, anew under ACCESS EXCLUSIVE."""
+    return f"VACUUM (FULL, ANALYZE) {', '.join(tables)};"
+
+
+def measure_bloat(schema: str, table: str) -> str:
+    """Measure a table, quoted, by pgstattuple."""
+    return _say(
+        "SELECT * FROM {schema}.pgstattuple_approx({table});", schema=sql.Identifier(schema), table=sql.Literal(table)
+    )
+
+
 def set_option(table: str, option: LiteralString, value: float) -> str:
     """Set a storage parameter of a table, quoted."""
     return f"ALTER TABLE {table} SET ({option} = {value:g});"

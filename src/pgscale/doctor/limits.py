@@ -126,6 +126,21 @@ class AutovacuumLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BloatLimits(AreaLimits):
+    """How much of tables and indexes may be empty.
+
+    Args:
+        warning_share: of its pages; 0 to 1.
+        least_bytes: less bloat is not told.
+        warning_bytes: less of it is told as information.
+    """
+
+    warning_share: float = 0.5
+    least_bytes: int = 64 << 20
+    warning_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SequencesLimits(AreaLimits):
     """How much of a key may be used up.
 
@@ -268,6 +283,7 @@ class Limits:
     checkpoints: CheckpointsLimits = field(default_factory=CheckpointsLimits)
     wraparound: WraparoundLimits = field(default_factory=WraparoundLimits)
     autovacuum: AutovacuumLimits = field(default_factory=AutovacuumLimits)
+    bloat: BloatLimits = field(default_factory=BloatLimits)
     sequences: SequencesLimits = field(default_factory=SequencesLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
     replicas: ReplicasLimits = field(default_factory=ReplicasLimits)

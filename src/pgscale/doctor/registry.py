@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from pgscale.doctor.checks import (
     autovacuum,
+    bloat,
     cache,
     checkpoints,
     connections,
@@ -32,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     *wal.CHECKS,
     *wraparound.CHECKS,
     *autovacuum.CHECKS,
+    *bloat.CHECKS,
     *sequences.CHECKS,
     *cache.CHECKS,
     *replicas.CHECKS,
