@@ -13,7 +13,7 @@ import pytest
 
 from pgscale.embedded import Server
 from support.clients import psql
-from support.doctor import Doctor, plain_role_of
+from support.doctor import Doctor, paste, plain_role_of
 from support.servers import Database
 
 FORCED, SETTINGS = "checkpoints.forced", "checkpoints.settings"
@@ -31,10 +31,10 @@ def system(quiet_database: Database) -> Iterator[Callable[..., None]]:
 
     def configure(**settings: str) -> None:
         lines = [f"ALTER SYSTEM SET {name} = '{value}';" for name, value in settings.items()]
-        psql(quiet_database.superuser_dsn, "\n".join([*lines, "SELECT pg_reload_conf();"]))
+        paste(quiet_database, "\n".join([*lines, "SELECT pg_reload_conf();"]))
 
     yield configure
-    psql(quiet_database.superuser_dsn, "ALTER SYSTEM RESET ALL;\nSELECT pg_reload_conf();")
+    paste(quiet_database, "ALTER SYSTEM RESET ALL;\nSELECT pg_reload_conf();")
 
 
 def _write_wal(database: Database, megabytes: int) -> None:
@@ -168,8 +168,9 @@ def test_slots(doctor: Doctor, quiet_database: Database, system: Callable[..., N
 
             # Near its bound, past it, lost.
             doctor.limits()
-            # Whole segments are kept, so it counts where in one the slot begins.
+            # A slot begins at the last checkpoint, and whole segments are kept: it counts where in one that is.
             superuser.execute("SELECT pg_switch_wal()")
+            superuser.execute("CHECKPOINT")
             superuser.execute("SELECT pg_create_physical_replication_slot('standby1', true)")
             system(max_slot_wal_keep_size="16MB", checkpoint_timeout="1h", max_wal_size="1GB")
             _write_wal(database, 14)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,22 @@ class Doctor:
         """Paste the SQL of a remedy, as a superuser."""
         remedy = finding["remedies"][number]
         assert remedy["kind"] in ("sql", "setting"), remedy
-        psql((database or self.database).superuser_dsn, remedy["text"])
+        paste(database or self.database, remedy["text"])
+
+
+def paste(database: Database, text: str) -> None:
+    """Run SQL as a superuser; what it has set for the server is in force for whoever connects afterwards."""
+    with database.connect_superuser() as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+    psql(database.superuser_dsn, text)
+    until = time.monotonic() + 30
+    while "pg_reload_conf" in text:
+        # The postmaster reads its file when it gets to it; new sessions have what it has.
+        with database.connect_superuser() as connection:
+            if connection.execute("SELECT pg_conf_load_time() >= %s", row).fetchone() == (True,):
+                return
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def monitor_of(database: Database) -> str:
