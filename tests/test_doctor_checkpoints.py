@@ -40,7 +40,7 @@ def system(quiet_database: Database) -> Iterator[Callable[..., None]]:
 def _write_wal(database: Database, megabytes: int) -> None:
     with database.connect_superuser() as writer:
         for _ in range(megabytes):
-            writer.execute("SELECT pg_logical_emit_message(false, 'pgscale', repeat('x', 1 << 20))")
+            writer.execute("SELECT pg_logical_emit_message(true, 'pgscale', repeat('x', 1 << 20))")
 
 
 def _until(doctor: Doctor, check: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
