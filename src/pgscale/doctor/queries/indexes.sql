@@ -355,8 +355,12 @@ JOIN pg_catalog.pg_namespace ns ON ns.oid = l.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = l.oid AND a.attnum > 0 AND NOT a.attisdropped
   AND a.atttypid IN ('pg_catalog.date'::regtype, 'pg_catalog.timestamp'::regtype, 'pg_catalog.timestamptz'::regtype,
     'pg_catalog.int4'::regtype, 'pg_catalog.int8'::regtype, 'pg_catalog.numeric'::regtype)
-LEFT JOIN pg_catalog.pg_stats s
-  ON s.schemaname = ns.nspname AND s.tablename = l.relname AND s.attname = a.attname AND NOT s.inherited
+-- Looked up column by column: joined as a whole the view is read for every table there is.
+LEFT JOIN LATERAL (
+  SELECT v.correlation, v.n_distinct FROM pg_catalog.pg_stats v
+  WHERE v.schemaname = ns.nspname AND v.tablename = l.relname AND v.attname = a.attname AND NOT v.inherited
+  OFFSET 0
+) s ON true
 LEFT JOIN LATERAL (
   SELECT true AS leads, pg_catalog.max(xn.nspname::text) FILTER (WHERE w.is_plain) AS schema,
     pg_catalog.max(x.relname::text) FILTER (WHERE w.is_plain) AS name,

@@ -27,9 +27,14 @@ LEFT JOIN LATERAL (
   WHERE i.indrelid = l.oid
 ) x ON true
 LEFT JOIN LATERAL (
-  SELECT pg_catalog.sum(c.relpages) AS pages FROM pg_catalog.pg_class c
-  WHERE c.oid = l.reltoastrelid
-    OR c.oid IN (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = l.reltoastrelid)
+  -- Not by OR, which would read all of pg_class for each table.
+  SELECT pg_catalog.sum(each.relpages) AS pages
+  FROM (
+    SELECT c.relpages FROM pg_catalog.pg_class c WHERE c.oid = l.reltoastrelid
+    UNION ALL
+    SELECT c.relpages FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = l.reltoastrelid
+  ) each
 ) t ON l.reltoastrelid <> 0
 LEFT JOIN LATERAL (
   SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnotnull DESC, a.attnum) AS columns
