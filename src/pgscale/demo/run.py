@@ -16,12 +16,12 @@ import psycopg
 from rich.console import Console
 
 from pgscale import partition
+from pgscale.core.signals import as_interrupts, deferred, ignored
 from pgscale.demo.flights import FLIGHTS_ROWS, find_flights, load_flights
 from pgscale.demo.latency import between, latency_of
 from pgscale.demo.load import Load, initialize
 from pgscale.demo.proof import DemoResult, read_contents, read_table_proof, read_tpc_b
 from pgscale.demo.screen import Screen, open_screen, render_result
-from pgscale.demo.signals import as_interrupts, deferred, ignored
 from pgscale.embedded import Server, wheel_binaries
 from pgscale.errors import InterruptedRunError, PgscaleError, RunFailedError
 from pgscale.partition import Options, RunResult

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal, Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from pgscale.core.signals import deferred
 from pgscale.embedded.account import Account, RunAs, plain_environment, reachable_install, server_account
 from pgscale.errors import PgscaleError, UsageError
 
@@ -242,7 +243,13 @@ class Server:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        # A Ctrl-C half-way would leave a process or a directory that nobody knows of.
+        try:
+            with deferred():
+                return self.start()
+        except BaseException:
+            self.close("immediate")
+            raise
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -123,7 +123,7 @@ class _Judge:
             return _Verdict(problem="syntax", fact=fact)
         return _Verdict(problem="syntax", fact=fact, replacement=self._line(setting, entry.value))
 
-    def _judge_value(self, setting: Setting, value: str) -> _Verdict | None:  # noqa: PLR0911 as above
+    def _judge_value(self, setting: Setting, value: str) -> _Verdict | None:  # noqa: PLR0911 because each fault of a value has its own answer
         name = setting.name
         if setting.context == "internal":
             return _Verdict(problem="internal", fact=f"{name} tells what the server is; it cannot be set.")
