@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Who only wants to see it need not install the development tools.
 DEMO_STAMP := $(VENV)/.installed-demo
 TYPED := src tools
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 5
 PYTEST_ARGS ?=
 SOAK_ROUNDS ?= 20
 SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
@@ -55,7 +55,7 @@ test: servers ## The tests, on every server found
 
 soak: servers ## Long random rounds; SOAK_ROUNDS= and SOAK_SEED= repeat one
 	@echo "SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED)"
-	SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED) TEST_ALL=1 $(BIN)/python -m pytest -m 'soak or sampled' -s -o timeout=0 $(PYTEST_ARGS)
+	SOAK_ROUNDS=$(SOAK_ROUNDS) SOAK_SEED=$(SOAK_SEED) TEST_ALL=1 $(BIN)/python -m pytest -m 'soak or sampled or versions' -s -o timeout=0 $(PYTEST_ARGS)
 
 bench-partition: env ## Measure partitioning against the physical floor
 	$(BIN)/python tools/bench_partition.py $(BENCH_ARGS)

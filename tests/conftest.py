@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from support.redis_server import MissingRedisError, RedisServer  # noqa: E402 be
 from support.servers import Database  # noqa: E402 because the path is set first
 
 ROOT = pytest.StashKey[Path]()
+_ALL = bool(os.environ.get("TEST_ALL"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
-        "versions(*majors): run on these PostgreSQL versions, or on `versions('all')`; without it on 18",
+        "versions(*majors): run on these PostgreSQL versions, without it on 18; `versions('all')`: on the oldest, the"
+        " newest and, by turns, one between; `make soak` runs them all (TEST_ALL=1)",
     )
     config.addinivalue_line(
         "markers",
@@ -45,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out most cases of the matrices that are marked so; they stay in `make soak`."""
-    if os.environ.get("TEST_ALL"):
+    if _ALL:
         return
     met: Counter[str] = Counter()
     kept: list[pytest.Item] = []
@@ -72,8 +75,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "pg_version" not in metafunc.fixturenames:
         raise pytest.UsageError(f"{metafunc.definition.nodeid} names versions but uses no server")
-    majors = servers.ALL_VERSIONS if marker.args == ("all",) else marker.args
+    majors = marker.args
+    if majors == ("all",):
+        majors = servers.ALL_VERSIONS if _ALL else _some_versions(metafunc.definition.nodeid)
     metafunc.parametrize("pg_version", majors, indirect=True, ids=[f"pg{major}" for major in majors])
+
+
+def _some_versions(test: str) -> tuple[int, ...]:
+    """The oldest, the newest, and one between that depends on the test's name alone, as all workers must agree."""
+    oldest, *between, newest = servers.ALL_VERSIONS
+    return (oldest, between[zlib.crc32(test.encode()) % len(between)], newest)
 
 
 @pytest.fixture

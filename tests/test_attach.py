@@ -165,6 +165,7 @@ def test_undo_refuses_rows_that_share_the_old_key(database: Database, conn) -> N
     assert _one(conn, "SELECT count(*) FROM t") == 50
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions("all")
 @pytest.mark.parametrize("by", [RANGE, "list:kind"])
 def test_undo_brings_later_rows_back(database: Database, conn, by: str) -> None:
@@ -411,6 +412,7 @@ def test_a_killed_index_build_is_dropped_and_built_again(database: Database, con
     parity.assert_identical(before, pg_dump_schema(database.dsn))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 def test_keys_of_odd_types_are_proven_too(database: Database, conn) -> None:
     conn.execute(

@@ -33,6 +33,7 @@ def _tables(conn: psycopg.Connection[Any]) -> list[str]:
     return [r[0] for r in conn.execute("SELECT relname FROM pg_class WHERE relname ~ 'bench' AND relkind = 'r'")]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 def test_the_ladder(database: Database, conn: psycopg.Connection[Any], capsys: pytest.CaptureFixture[str]) -> None:
     seen = 'SELECT md5(string_agg(t::text, \',\' ORDER BY id)), (SELECT last_value FROM "T x_id_seq") FROM "T x" t'

@@ -46,6 +46,7 @@ def test_a_producer_killed_at(database, where: str, point: str) -> None:
     _kill_a_producer(database.dsn, where, point)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", ["redis:before-add#20", "redis:added#20"])
 def test_a_producer_for_redis_killed_at(database, redis_server, point: str) -> None:
     _kill_a_producer(database.dsn, redis_server().url("events"), point)
@@ -62,7 +63,7 @@ def _kill_a_producer(dsn: str, where: str, point: str) -> None:
     assert check(dsn, acknowledged) >= 1_700
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("point", DRAINER)
 @pytest.mark.parametrize("level", ["spool", "redis"])
@@ -130,6 +131,7 @@ def _round(dsn: str, where: str, rng: random.Random, servers: list[Callable[[], 
     return check(dsn, acknowledged)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments(database, where: str, seed: int) -> None:
     _round(database.dsn, where, random.Random(seed), [])

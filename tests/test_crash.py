@@ -53,7 +53,7 @@ def _finish_by_resume(dsn: str) -> None:
     assert json.loads(done.stdout)["parity"]["rows_checked"] > 10_000
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])
 def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     _make(database.dsn)
@@ -70,6 +70,7 @@ def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     assert not [t for t in traces(database.dsn) if not t.startswith("table t_p")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", BEFORE_CUTOVER[1::2])
 def test_abort_restores_a_run_killed_at(database, point: str) -> None:
     _make(database.dsn)
@@ -84,6 +85,7 @@ def test_abort_restores_a_run_killed_at(database, point: str) -> None:
     assert _dump(database.dsn) == before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", AFTER_CUTOVER)
 def test_undo_restores_a_run_killed_at(database, point: str) -> None:
     _make(database.dsn)
@@ -98,6 +100,7 @@ def test_undo_restores_a_run_killed_at(database, point: str) -> None:
     assert _dump(database.dsn) == before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", ["undo", "finish", "abort"])
 def test_taking_back_can_be_killed_and_goes_on(database, verb: str) -> None:
     _make(database.dsn)
@@ -142,6 +145,7 @@ def _random_kills(dsn: str, seed: int) -> None:
         assert _dump(dsn) == before, seed
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments(database, seed: int) -> None:
     _random_kills(database.dsn, seed)
@@ -174,6 +178,7 @@ def _server_crash(private_server, database_factory, version: int, seed: int) -> 
     assert differences(database.dsn) == 0, seed
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("version", [16, 18])
 def test_the_server_stops_at_once_and_starts_again(private_server, database_factory, version: int) -> None:
     _server_crash(private_server, database_factory, version, seed=version)

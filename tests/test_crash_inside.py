@@ -122,7 +122,7 @@ LEDGER_ROWS = (
 )
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(("table", "event", "when"), [r[1:] for r in LEDGER_ROWS], ids=[r[0] for r in LEDGER_ROWS])
 def test_killed_before_its_ledger_row_is_committed(database, table: str, event: str, when: str) -> None:
     dsn = database.dsn

@@ -467,6 +467,7 @@ def test_abort_of_a_run_in_the_middle_of_a_chunk(database: Database) -> None:
     assert len(_rows(conn)) == 400
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", ["cutover", "resume"])
 def test_a_run_that_died_while_paused_goes_on(database: Database, verb: str) -> None:
     conn = _table(database, rows=5000)

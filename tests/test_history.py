@@ -115,6 +115,7 @@ def _history(
     return load
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("scheme_name", "isolation"), CASES)
 def test_the_table_ends_as_its_untouched_twin(database: Database, scheme_name: str, isolation: Isolation) -> None:
     load = _history(database, scheme_name, isolation, seed=2013, rows=4000)
@@ -136,6 +137,7 @@ def test_the_table_ends_as_its_untouched_twin_on_every_version(database: Databas
     _history(database, "hash", "READ COMMITTED", seed=14, rows=4000)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 16)
 def test_an_attached_table_ends_as_its_untouched_twin_on_older_versions(database: Database) -> None:
     _history(database, "attach_range", "REPEATABLE READ", seed=15, rows=4000)

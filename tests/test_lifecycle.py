@@ -43,7 +43,7 @@ def test_the_command_line_makes_them(database: Database, tmp_path: Any) -> None:
     assert len(bounds_of(conn)) == 2
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.versions(15, 16, 18)
 @pytest.mark.parametrize("default", [True, None], ids=["default", "plain"])
 def test_thirty_six_months(database: Database, default: bool | None) -> None:

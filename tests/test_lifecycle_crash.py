@@ -43,7 +43,7 @@ POINTS = (
 )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("default", [False, True], ids=["plain", "default"])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_and_continued(database: Database, tmp_path: Path, point: str, default: bool) -> None:
@@ -125,6 +125,7 @@ def test_a_server_that_crashes_anywhere(
         assert sorted(p.name for p in file.parent.iterdir()) == [file.name, f"{file.name}.json"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 def test_a_server_that_crashes_amid_a_detach(
     private_server: Callable[..., Server], database_factory: Callable[..., Database], tmp_path: Path

@@ -303,6 +303,7 @@ def test_a_row_that_comes_to_refer_meanwhile_keeps_its_partition(
     assert "events_p2024_01" not in bounds_of(conn)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 def test_nobody_queues_behind_a_detach_that_waits_for_a_referring_table(database: Database, tmp_path: Path) -> None:
     conn = aged_events(database)

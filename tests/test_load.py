@@ -172,6 +172,7 @@ def _all(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     return conn.execute("SELECT id, label, score::float8, at FROM t ORDER BY id").fetchall()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(15, 18)
 def test_every_format_and_compression(database: Database, conn: psycopg.Connection[Any], tmp_path: Path) -> None:
     """On 15 a line of a backslash and a point alone would end a CSV; in quotes on a line with more it is a value."""
@@ -199,6 +200,7 @@ def _cli(*arguments: str, stdin: bytes | None = None, **env: str) -> subprocess.
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.ndjson", "x.arrows"])
 def test_standard_input(database: Database, conn: psycopg.Connection[Any], name: str) -> None:
     data = next(c for c in CASES if c.name == name).data()

@@ -95,6 +95,7 @@ def _check(conn: psycopg.Connection[Any], rejects: Path | None = None, *, keeps_
         assert sorted(one["line"] for one in told) == [2 + 2 * n for n in BAD]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(database: Database, conn: psycopg.Connection[Any], file: Path, tmp_path: Path, point: str) -> None:
     rejects = tmp_path / "rejects"
@@ -172,6 +173,7 @@ def test_interrupted_while_it_waits_for_more(database: Database, conn: psycopg.C
         stream.close()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["x.csv.gz", "-"])
 def test_streams_are_read_over(database: Database, conn: psycopg.Connection[Any], tmp_path: Path, name: str) -> None:
     """What is in the table already is read again, compared, and not loaded."""
@@ -259,6 +261,7 @@ def test_what_happens_to_the_table_meanwhile(database: Database, conn: psycopg.C
     assert dropped.exit_code == 5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("persistence", ["", "UNLOGGED"])
 def test_the_server_dies(private_server: Callable[..., Server], file: Path, persistence: str) -> None:
     server = private_server({"fsync": "on"})

@@ -235,7 +235,7 @@ def test_undo_killed_at_goes_on(database: Database, point: str) -> None:
 # --- what stands in the way --------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "change",
     [

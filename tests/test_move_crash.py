@@ -47,7 +47,7 @@ def _finished(dsn: str) -> None:
     assert not [t for t in traces(dsn) if not t.startswith("table t_p")]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("point", [*BEFORE_VIEW[1:], *BEHIND_VIEW, "after:cutover"])
 def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     dsn = database.dsn
@@ -61,7 +61,7 @@ def test_resume_finishes_a_run_killed_at(database, point: str) -> None:
     _finished(dsn)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("point", [*BEFORE_VIEW, *BEHIND_VIEW])
 def test_abort_restores_a_run_killed_at(database, point: str) -> None:
     dsn = database.dsn
@@ -75,7 +75,7 @@ def test_abort_restores_a_run_killed_at(database, point: str) -> None:
     _restored(dsn, before)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
     ("verb", "point"),
     [
@@ -104,7 +104,7 @@ INSIDE = (
 )
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(("table", "event", "when"), [i[1:] for i in INSIDE], ids=[i[0] for i in INSIDE])
 def test_killed_before_its_ledger_row_is_committed(database, table: str, event: str, when: str) -> None:
     dsn = database.dsn

@@ -167,6 +167,7 @@ def test_every_reader_sees_every_row_once(database: Database, isolation: str) ->
     assert min(clients.done["read"], clients.done["transfer"]) > 20
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_key_is_there_once(database: Database, isolation: str) -> None:
     """Clients insert and delete the same keys: what they were told adds up to what is there."""

@@ -482,6 +482,7 @@ def test_several_columns_are_judged_from_above() -> None:
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.versions(14, 15, 18)
 def test_a_key_of_several_columns_is_judged_on_a_server(database: Database) -> None:
     options = Options(by="hash:a,b", partitions=8)
@@ -537,6 +538,7 @@ UNEVEN = (
 )  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.versions(14, 18)
 @pytest.mark.parametrize(("by", "column", "value"), UNEVEN, ids=[f"{by} {column}" for by, column, _ in UNEVEN])
 def test_an_uneven_key_is_warned_of_with_numbers(database: Database, by: str, column: str, value: str) -> None:

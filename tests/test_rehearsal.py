@@ -85,6 +85,7 @@ def test_amounts() -> None:
             Amount.parse(wrong)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 def test_a_rehearsal_measures_and_leaves_nothing_but_its_figures(made: Database) -> None:
     before, content = pg_dump_schema(made.dsn), _content(made)
@@ -155,6 +156,7 @@ def test_a_row_that_comes_twice_costs_its_chunk_only(made: Database, monkeypatch
     assert found.skipped_chunks == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("point", ["rehearse:created", "after:copy", "after:cutover", "rehearse:run"])
 def test_the_next_one_removes_what_a_killed_one_left(made: Database, point: str) -> None:
     arguments = ("rehearse", "t", "--by", "hash:id", "--partitions", "4", "--pace", "fast", "--rows", "20%")

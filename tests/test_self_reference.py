@@ -48,6 +48,7 @@ def _foreign_keys(conn: psycopg.Connection[Any], name: str) -> int:
     return int(row[0])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("leaves", [4, 12])
 @pytest.mark.versions(14, 17, 18)
 def test_a_self_reference_is_enforced_from_the_swap_on_with_few_objects(
@@ -77,6 +78,7 @@ def test_a_self_reference_is_enforced_from_the_swap_on_with_few_objects(
     assert conn.execute(comment).fetchone() == ("a tree",)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(14, 18)
 @pytest.mark.parametrize("settled", [False, True], ids=["not settled", "settled"])
 def test_a_self_reference_can_be_undone(database: Database, settled: bool) -> None:

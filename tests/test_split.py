@@ -249,6 +249,7 @@ def _stopped(database: Database, phase: str, table: str, options: SplitOptions) 
         partition.split(database.dsn, table, options, watch=watch)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.versions("all")
 @pytest.mark.parametrize("which", ["bounded", "default"])
 def test_the_swaps_read_no_row(database: Database, which: str) -> None:

@@ -113,7 +113,7 @@ def _assert_restored(database, before: str) -> None:
     parity.assert_identical(before, pg_dump_schema(database.dsn))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("point", [*BEFORE_CUTOVER, *AFTER_CUTOVER])
 def test_resume_finishes_a_split_killed_at(database, point: str) -> None:
     dsn = database.dsn
@@ -127,7 +127,7 @@ def test_resume_finishes_a_split_killed_at(database, point: str) -> None:
     _assert_finished(database)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("point", BEFORE_CUTOVER[::2])
 def test_abort_restores_a_table_whose_split_was_killed_at(database, point: str) -> None:
     before = _make(database.dsn)
@@ -165,7 +165,7 @@ LEDGER_ROWS = (
 )
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize(("table", "event", "when"), [r[1:] for r in LEDGER_ROWS], ids=[r[0] for r in LEDGER_ROWS])
 def test_killed_before_its_ledger_row_is_committed(database, table: str, event: str, when: str) -> None:
     dsn = database.dsn

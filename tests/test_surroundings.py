@@ -93,6 +93,7 @@ def _assert_refused(pool: Bouncer, act: Callable[[], object]) -> None:
             assert found == ("off", '"$user", public', True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_pooler_serves_by_session_and_is_refused_by_transaction(
     way: str, database: Database, bouncer: Callable[..., Bouncer]
@@ -216,6 +217,7 @@ def _is_idle(conn: psycopg.Connection[Any]) -> bool:
     return conn.execute(working).rowcount == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_standby_that_falls_behind_holds_the_work(
     way: str, private_server: Callable[..., Server], database_factory: Callable[..., Database]

@@ -298,6 +298,7 @@ def _write_wal(conn: psycopg.Connection[Any], size_mb: int) -> None:
         conn.execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1024 * 1024))")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["physical", "logical"])
 def test_a_slot_that_nobody_reads_holds_the_run(
     kind: str, private_server: PrivateServer, database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,7 @@ def _start(way: str, dsn: str, pace: Pace) -> RunResult:
 WAYS = [(way, protocol) for way in ("attach", "split", "move") for protocol in ("simple", "prepared")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("way", "protocol"), [WAYS[0], WAYS[3], WAYS[4]])
 def test_pgbench_goes_on(database: Database, way: str, protocol: str) -> None:
     _goes_on(database, way, protocol, "fast", again=way != "move")

@@ -86,6 +86,7 @@ def _make(database: Database, ddl: str, rows: int = ROWS) -> psycopg.Connection[
     return conn
 
 
+@pytest.mark.sampled(2)
 @Paces
 @pytest.mark.parametrize(("change", "keys"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
 def test_a_row_that_differs_is_named(database: Database, pace: Pace, change: str, keys: tuple[int, ...]) -> None:
@@ -98,6 +99,7 @@ def test_a_row_that_differs_is_named(database: Database, pace: Pace, change: str
     assert conn.execute("SELECT count(*), sum(id) FROM t").fetchone() == (ROWS, ROWS * (ROWS + 1) // 2)
 
 
+@pytest.mark.sampled(3)
 @Paces
 @pytest.mark.parametrize("rows", [0, 1, 99, 100, 101, ROWS])
 def test_every_row_is_counted_once(database: Database, pace: Pace, rows: int, ranges: list[str]) -> None:
@@ -139,6 +141,7 @@ def test_a_row_that_waits_in_the_log_is_compared_later(database: Database, pace:
     assert found == (ROWS // 7,)
 
 
+@pytest.mark.sampled(2)
 @Paces
 @pytest.mark.parametrize("statement", ["TRUNCATE t", "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"])
 def test_nobody_waits_for_ever_for_a_lock(database: Database, pace: Pace, statement: str) -> None:

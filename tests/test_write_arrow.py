@@ -113,6 +113,7 @@ def _array(kind: Any, values: list[Any]) -> Any:
     return pa.array(values, kind)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=[str(kind) for kind, _, _ in KINDS])
 def test_both_ways_write_the_same(number: int) -> None:
     kind, values, fast = KINDS[number]

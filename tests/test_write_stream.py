@@ -151,6 +151,7 @@ def _conflict(kind: str, database: Database, meanwhile: Any) -> None:
         thread.join()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.versions(15, 16, 18)
 @pytest.mark.parametrize("kind", ["deadlock", "serialization"])
 def test_a_batch_that_meets_another_transaction_is_tried_again(

@@ -43,7 +43,7 @@ def cage(shape: Shape, database: Database) -> Iterator[Cage]:
     yield from caged(shape, database)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("shape", "pg_version"), list(_cases(back=False)), indirect=["pg_version"])
 def test_converts_with_parity_or_is_refused(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()
@@ -69,7 +69,7 @@ def test_converts_with_parity_or_is_refused(shape: Shape, cage: Cage) -> None:
     assert parity.traces(cage.admin) == []
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("shape", "pg_version"), list(_cases(back=True)), indirect=["pg_version"])
 def test_abort_and_undo_bring_back_the_very_same(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()
@@ -85,7 +85,7 @@ def test_abort_and_undo_bring_back_the_very_same(shape: Shape, cage: Cage) -> No
     cage.assert_restored(before)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("shape", "pg_version"), list(cases(attached)), indirect=["pg_version"])
 def test_attaches_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()

@@ -25,7 +25,7 @@ def cage(shape: Shape, database: Database) -> Iterator[Cage]:
     yield from caged(shape, database)
 
 
-@pytest.mark.sampled(15)
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(("shape", "pg_version"), list(cases(moved)), indirect=["pg_version"])
 def test_moves_with_parity_and_comes_back_or_is_refused(shape: Shape, cage: Cage) -> None:
     before = cage.snapshot()

@@ -51,7 +51,7 @@ def _is_partitioned(cage: Cage) -> bool:
     return False
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize(("shape", "pg_version"), list(cases(attached)), indirect=["pg_version"])
 def test_divides_with_parity_and_comes_back_or_is_refused(
     shape: Shape, cage: Cage, request: pytest.FixtureRequest
