@@ -217,6 +217,8 @@ class Database:
         if not self.server.running:
             return
         with _admin(self.server) as admin:
+            # After a failure nothing else would end a wait.
+            admin.execute("SET statement_timeout = '120s'")
             leftovers = admin.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [self.name]).fetchall()
             if leftovers:
                 with psycopg.connect(self.superuser_dsn, autocommit=True) as inside:
