@@ -14,6 +14,9 @@ SOAK_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d " ")
 # Expanded once: what is printed is what runs.
 SOAK_SEED := $(SOAK_SEED)
 
+# Thousands of short processes are started here: each module is compiled once, not by each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo servers check test soak bench-partition bench-lifecycle bench-move bench-write bench-buffer bench-doctor estimates format clean
 
