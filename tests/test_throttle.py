@@ -576,6 +576,22 @@ def test_a_run_that_is_stopped_waits_for_nothing() -> None:
     assert time.monotonic() - began < 0.5
 
 
+def test_the_way_to_the_server_and_back_is_no_work() -> None:
+    throttle = Throttle("normal", 0.25)
+    ago = time.monotonic() - 0.100
+    assert throttle.took(ago) >= 0.1, "nothing is known of the way yet"
+    for round_trip_s in (0.060, 0.500, 0.050, 0.080, 0.010):
+        throttle.observe(Pressure(latency_ms=1.0, waiting_lock=0, held="", round_trip_s=round_trip_s))
+    # A short one counts, not the shortest; and what took less than the way to the server was work for a part.
+    assert 0.05 <= throttle.took(time.monotonic() - 0.100) < 0.06
+    assert 0 < throttle.took(time.monotonic() - 0.040) < 0.01
+    for _ in range(Throttle.ROUND_TRIPS):
+        throttle.observe(Pressure(latency_ms=1.0, waiting_lock=0, held="", round_trip_s=0.002))
+    for _ in range(Throttle.ROUND_TRIPS):
+        throttle.observe(Pressure(latency_ms=1.0, waiting_lock=0, held="", round_trip_s=0.070))
+    assert throttle.took(time.monotonic() - 0.100) < 0.05, "a way that has become longer is learnt"
+
+
 def test_a_rest_keeps_the_duty_and_is_never_long() -> None:
     throttle, stop = Throttle("normal", 0.25), threading.Event()
     throttle.duty = 0.2

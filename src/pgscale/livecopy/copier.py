@@ -55,13 +55,14 @@ def copy_rows(work: Work, statement: str, pages: int, workers: int) -> int:
                         row = execute(
                             session, statement, tid(at), tid(last), work.run_id, first, last, again=True
                         ).fetchone()
+                        took_s = work.throttle.took(started)
                     assert row is not None
-                    size.learn(last - at, time.monotonic() - started)
+                    size.learn(last - at, took_s)
                     queue.finish(last - at)
                     counts[number] += int(row[0])
                     at = last
                     progress(work, "copy", queue.finished, pages, rate, unit="pages", workers=workers)
-                    work.throttle.worked(started, work.stop)
+                    work.throttle.rest(took_s, work.stop)
 
     in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
     return sum(counts)

@@ -121,7 +121,10 @@ class Sampler:
                 started = time.monotonic()
                 # A commit that must be flushed, as the application's: it feels what our WAL makes others wait for.
                 self._session.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'pgscale', '')")
-                latency_ms = (time.monotonic() - started) * 1000
+                committed = time.monotonic()
+                latency_ms = (committed - started) * 1000
+                self._session.execute("SELECT")
+                round_trip_s = time.monotonic() - committed
                 looks = round_number % self.LOOK_EVERY == 0
                 if looks:
                     waiting_lock, held = self._look()
@@ -132,7 +135,9 @@ class Sampler:
                     continue
                 return
             round_number += 1
-            self.work.throttle.observe(Pressure(latency_ms=latency_ms, waiting_lock=waiting_lock, held=held))
+            self.work.throttle.observe(
+                Pressure(latency_ms=latency_ms, waiting_lock=waiting_lock, held=held, round_trip_s=round_trip_s)
+            )
             # Workers that wait tell nothing: without this nobody would learn why nothing moves.
             holding = self.work.throttle.holding
             if holding != told or (holding and looks):

@@ -62,6 +62,7 @@ class Pressure:
 
     Args:
         latency_ms: how long a small commit of our own took.
+        round_trip_s: how long a question took that asks nothing: the way to the server and back.
         waiting_lock: sessions waiting for a lock on the table.
         held: a reason to stop altogether (lag, disk, slot), empty when there is none.
     """
@@ -69,6 +70,7 @@ class Pressure:
     latency_ms: float
     waiting_lock: int
     held: str
+    round_trip_s: float = 0.0
 
 
 class Throttle:
@@ -82,6 +84,11 @@ class Throttle:
     """
 
     WINDOW = 12
+    # Of so many round trips, some 12 s of them, the one that a quarter are shorter than: what made the others longer
+    # may have been our own work.
+    ROUND_TRIPS = 60
+    # Of the time a piece of work took, at least so much was work.
+    LEAST_WORK = 0.05
     # A burst is over long before.
     TURN_S = 0.02
     GROW, SHRINK, SETTLE = 0.02, 0.7, 3
@@ -100,6 +107,7 @@ class Throttle:
         self._began = time.monotonic()
         self._quiet: list[float] = []
         self._recent: deque[float] = deque(maxlen=self.WINDOW)
+        self._round_trips: deque[float] = deque(maxlen=self.ROUND_TRIPS)
         self._since_cut = 0
 
     @property
@@ -123,6 +131,8 @@ class Throttle:
         """Learn from one look at the server."""
         with self._lock:
             self._held = pressure.held
+            if pressure.round_trip_s > 0.0:
+                self._round_trips.append(pressure.round_trip_s)
             if self.pace == "fast":
                 return
             if self._listening:
@@ -196,5 +206,16 @@ class Throttle:
             stop.wait(min(worked_s * (1.0 - duty) / duty, 2.0))
 
     def worked(self, started: float, stop: threading.Event) -> None:
-        """Rest for the seconds since `started` (time.monotonic)."""
-        self.rest(time.monotonic() - started, stop)
+        """Rest for what the server has worked since `started` (time.monotonic)."""
+        self.rest(self.took(started), stop)
+
+    def took(self, started: float) -> float:
+        """Return how long the server has worked since `started` (time.monotonic) for one round trip, seconds.
+
+        The way there and back is no burden to anyone: were it counted, a run across a network would do the smallest
+        chunks and rest longest, and one beside the server would rest for its own process's time.
+        """
+        elapsed = time.monotonic() - started
+        with self._lock:
+            way = sorted(self._round_trips)[len(self._round_trips) // 4] if self._round_trips else 0.0
+        return max(elapsed - way, elapsed * self.LEAST_WORK)

@@ -91,11 +91,12 @@ def verify_rows(
                     with work.throttle.turn():
                         started = time.monotonic()
                         counts[number] += _chunk(work, pair, session, one, *chunk)
-                    size.learn(chunk[1] - chunk[0], time.monotonic() - started)
+                        took_s = work.throttle.took(started)
+                    size.learn(chunk[1] - chunk[0], took_s)
                     queue.finish(chunk[1] - chunk[0])
                     done = sum(q.finished for q in queues)
                     progress(work, "verify", done, total, rate, unit="pages", workers=workers)
-                    work.throttle.worked(started, work.stop)
+                    work.throttle.rest(took_s, work.stop)
 
     in_parallel(work, [lambda n=n: body(n) for n in range(1, workers + 1)])
     return sum(counts)
@@ -211,8 +212,9 @@ class _AtOnce:
             _lock(self._session, self._pair)
             found = execute(self._session, statement, *(low or ()), *(high or ()), again=inner)
         rows = _result(self._work, self._pair, found)
-        self._size.learn(asked, time.monotonic() - started)
-        self._work.throttle.worked(started, self._work.stop)
+        took_s = self._work.throttle.took(started)
+        self._size.learn(asked, took_s)
+        self._work.throttle.rest(took_s, self._work.stop)
         return rows
 
 
@@ -262,14 +264,15 @@ class _InBursts:
                 with throttle.turn():
                     started = time.monotonic()
                     found = execute(session, "FETCH NEXT FROM _pgscale_compared", again=True).fetchone()
+                    took_s = throttle.took(started)
                 if found is None:
                     break
                 key, rows, ends = found
                 if key is not None:
                     differing.append(key)
                 elif not ends:
-                    self._burst.learn(burst, time.monotonic() - started)
-                throttle.worked(started, stop)
+                    self._burst.learn(burst, took_s)
+                throttle.rest(took_s, stop)
             with throttle.turn():
                 if len(differing) < self.MOST_DIFFERING:
                     answer = execute(session, self._judge, differing, again=True)

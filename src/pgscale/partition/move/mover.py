@@ -135,10 +135,11 @@ class Mover:
                     self.work.throttle.wait(self.work.stop)
                     started = time.monotonic()
                     counts[number] += self._chunk(session, *extent, number)
-                    size.learn(extent[1] - extent[0], time.monotonic() - started)
+                    took_s = self.work.throttle.took(started)
+                    size.learn(extent[1] - extent[0], took_s)
                     gone = max(0, self.at_first - extent[0])
                     progress(self.work, self.phase, gone, self.at_first, self._rate, unit="pages", workers=self.workers)
-                    self.work.throttle.worked(started, self.work.stop)
+                    self.work.throttle.rest(took_s, self.work.stop)
 
         with self.work.session(CONTROL) as session:
             for number in range(self.workers):
