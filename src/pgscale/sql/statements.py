@@ -23,7 +23,7 @@ _PLAIN = re.compile(
     | (?P<string>(?:[uU]&|[bBxXnN])?'(?:[^']|'')*(?P<string_end>'|$))
     | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*(?P<quoted_end>"|$))
     | (?P<word>[A-Za-z_\u0080-\U0010ffff][\w$\u0080-\U0010ffff]*)
-    | (?P<number>\d[\w.]*)
+    | (?P<number>0[xX][0-9A-Fa-f_]+|\d(?:\w|\.(?!\.))*(?:(?<=[eE])[-+]\d+)?)
     | (?P<parameter>\$\d+)
     | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][\w\u0080-\U0010ffff]*)?\$)
     | (?P<meta>\\[^\n]*)
@@ -133,6 +133,18 @@ def split(
         UsageError: a command of psql, or a quote or comment that does not end; with file and line.
     """
     return tuple(_statements(text, file, skip_meta=skip_meta, refuse=refuse))
+
+
+def scan(text: str, file: str) -> Iterator[Token]:
+    """Yield the tokens of a piece of SQL, comments included, wherever statements end.
+
+    Args:
+        file: its name, for messages.
+
+    Raises:
+        UsageError: as split().
+    """
+    return _tokens(text, file, skip_meta=False)
 
 
 def line_at(text: str, at: int) -> int:

@@ -1,0 +1,1 @@
+"""Stored functions on disk against those of the catalog."""
