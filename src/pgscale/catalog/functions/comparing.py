@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 
 from pgscale.catalog.functions.model import Argument, Change, Stored, Tokens, TypeName, Written
-from pgscale.catalog.functions.parsing import read_routine
+from pgscale.catalog.functions.parsing import read_definition
 from pgscale.catalog.functions.tokens import body_key
 from pgscale.core.model import shorten
-from pgscale.sql.statements import split
 
 RECORD = 2249
 _MODE_WORDS = {"i": "IN", "o": "OUT", "b": "INOUT", "v": "VARIADIC", "t": "TABLE"}
@@ -37,13 +36,10 @@ _TYPE_TAILS = frozenset({"varying", "precision", "with", "without", "time", "zon
 Types = Mapping[TypeName, int | None]
 
 
-def read_definition(stored: Stored) -> Written:
+def read_stored(stored: Stored) -> Written:
     """Read what pg_get_functiondef wrote."""
     assert stored.definition is not None, "aggregates are left out before"
-    statement = split(stored.definition, stored.shown)[0]
-    written = read_routine(statement)
-    assert written is not None, "pg_get_functiondef writes CREATE FUNCTION or CREATE PROCEDURE"
-    return written
+    return read_definition(stored.definition.rstrip("\n"), stored.shown)
 
 
 def changes(written: Written, types: Types, stored: Stored) -> tuple[Change, ...]:
@@ -54,7 +50,7 @@ def changes(written: Written, types: Types, stored: Stored) -> tuple[Change, ...
     """
     if written.text == (stored.definition or "").rstrip():
         return ()
-    catalog = read_definition(stored)
+    catalog = read_stored(stored)
     return (
         *_signature(written, types, stored, catalog),
         *_options(written, catalog),

@@ -56,6 +56,20 @@ def read_routine(statement: Statement) -> Written | None:
     return _Reader(statement).read()
 
 
+def read_definition(text: str, name: str) -> Written:
+    """Read one CREATE FUNCTION or CREATE PROCEDURE that is known to be one.
+
+    Args:
+        name: for messages.
+    """
+    # Not split first: where it ends is known, and that takes as long as reading it.
+    last_line = text.count("\n") + 1
+    whole = Statement(
+        file=name, line=1, last_line=last_line, whole=text, start=0, first=0, end=len(text), terms=(), comments=()
+    )
+    return _Reader(whole).read()
+
+
 @dataclass(slots=True)
 class _Clauses:
     returns: TypeName | None = None
