@@ -32,7 +32,7 @@ SCENE = """
     CREATE TABLE order_2024 PARTITION OF "order" FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
     CREATE TABLE order_rest PARTITION OF "order" DEFAULT PARTITION BY LIST (at);
     CREATE TABLE other.mixed (id int) PARTITION BY HASH (id, (id + 1));
-    CREATE INDEX by_mail ON customer (lower(email) text_pattern_ops DESC, id) INCLUDE (note) WHERE id > 7;
+    CREATE INDEX by_mail ON customer (lower(email) text_pattern_ops DESC NULLS LAST, id) INCLUDE (note) WHERE id > 7;
     CREATE VIEW seen AS SELECT id FROM customer; CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM customer;
     CREATE UNLOGGED TABLE other.staged (id int);
     CREATE FUNCTION total(a int, b text DEFAULT 'x') RETURNS SETOF int LANGUAGE sql STABLE STRICT SECURITY DEFINER

@@ -32,13 +32,14 @@ pytest_plugins = ["pytester"]
 
 # One of every kind, written by hand: clauses in another order and other words than the server writes them in.
 ZOO = {
+    "elsewhere": "CREATE FUNCTION here() RETURNS int LANGUAGE internal STRICT AS 'pg_backend_pid'",
     "plain": """
         create function app.f(a int, b varchar default 'x', c app.mood = 'ok', d timestamptz default now(),
             e int default -1, f text[] default array[]::text[], g date default date '2020-01-01') returns setof app.t
         language plpgsql stable as $x$ begin
             return query select * from app.t;  -- all of them
         end $x$""",
-    "out": "CREATE FUNCTION app.g(OUT x int, INOUT y numeric(10,2), VARIADIC z text[]) LANGUAGE sql AS 'SELECT 1, 2.0'",
+    "out": "CREATE FUNCTION app.g(OUT x int, y IN OUT numeric(10,2), VARIADIC z text[]) LANGUAGE sql AS 'SELECT 1, 2'",
     "table": """
         CREATE FUNCTION app.h(n app.t.id%TYPE) RETURNS TABLE (a int, b double precision) STRICT COST 5 ROWS 10
         SET search_path = app, "Odd schema" SET work_mem='64MB' SET TIME ZONE 'UTC' PARALLEL SAFE
@@ -47,12 +48,17 @@ ZOO = {
     "procedure": "CREATE PROCEDURE app.p(IN a int, INOUT b int) LANGUAGE plpgsql AS 'BEGIN b := a; COMMIT; END'",
     "standard": "CREATE FUNCTION app.r(a int, b int) RETURNS int RETURN (a + b)",
     "atomic": "CREATE FUNCTION app.s() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT t.id FROM app.t; END",
-    "trigger": "CREATE FUNCTION app.trg() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN new; END'",
+    "trigger": "CREATE FUNCTION app.trg() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+    " SET datestyle FROM CURRENT AS 'BEGIN RETURN new; END'",
     "odd": """
         CREATE FUNCTION app."É ""x"\"/Y"(double precision, "A b" text) RETURNS void LANGUAGE plpgsql
         AS E'begin\\r\\n return; -- \\'\\n end'""",
+    "one": "CREATE FUNCTION app.one() RETURNS TABLE (a int) LANGUAGE sql VOLATILE COST 100 ROWS 1000 AS 'SELECT 1'",
+    "defaults": """
+        CREATE FUNCTION app.d(a int DEFAULT here(), b app.mood = 'ok'::app.mood, c varchar DEFAULT 'x'::varchar,
+            d timestamptz DEFAULT (now() + interval '1 day'), e text DEFAULT NULL) RETURNS void LANGUAGE sql AS ''""",
+    "c": "CREATE FUNCTION app.c() RETURNS language_handler AS '$libdir/plpgsql', 'plpgsql_call_handler' LANGUAGE C",
     "case": "CREATE FUNCTION app.\"F\"(text) RETURNS text LANGUAGE sql AS 'SELECT ''a''\n''b'''",
-    "elsewhere": "CREATE FUNCTION here() RETURNS int LANGUAGE internal STRICT AS 'pg_backend_pid'",
 }
 BASE = """
     CREATE SCHEMA app;
@@ -97,10 +103,13 @@ def test_what_is_dumped_makes_the_functions_again(database: Database, tmp_path: 
     assert sorted(before) == [
         "app/%46.sql",
         "app/%C3%89%20%22x%22%2F%59.sql",
+        "app/c.sql",
+        "app/d.sql",
         "app/f-int4-varchar-mood-timestamptz-int4-_text-date.sql",
         "app/f-text.sql",
         "app/g.sql",
         "app/h.sql",
+        "app/one.sql",
         "app/p.sql",
         "app/r.sql",
         "app/s.sql",
@@ -114,6 +123,7 @@ def test_what_is_dumped_makes_the_functions_again(database: Database, tmp_path: 
         "SELECT CASE prokind WHEN 'p' THEN 'PROCEDURE ' ELSE 'FUNCTION ' END || p.oid::regprocedure FROM pg_proc p"
         " WHERE pronamespace IN ('app'::regnamespace, 'public'::regnamespace) AND prokind <> 'a'"
         " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'i')"
+        " ORDER BY p.oid DESC"
     ).fetchall()
     assert len(made) == len(before)
     for (signature,) in made:
@@ -132,6 +142,7 @@ def test_what_is_dumped_makes_the_functions_again(database: Database, tmp_path: 
 @pytest.mark.versions("all")
 def test_files_written_by_hand_are_what_they_make(database: Database, tmp_path: Path) -> None:
     connection = _make(database, tmp_path)
+    connection.execute("CREATE SCHEMA pgscale_old_1; CREATE FUNCTION pgscale_old_1.f() RETURNS int RETURN 1")
     assert check_functions(connection, tmp_path) == ()
     # A role with no rights but to name the types sees as much, and a dump leaves every file alone.
     nobody = database.dsn_as(database.create_role())
@@ -147,7 +158,9 @@ def test_files_written_by_hand_are_what_they_make(database: Database, tmp_path: 
     before = _contents(tmp_path)
     dumped = pgscale("functions", "dump", str(tmp_path), "--dsn", nobody)
     assert (dumped.exit_code, _contents(tmp_path)) == (0, before)
-    assert "0 files written, 11 functions on disk already as in the catalog.\n1 aggregate left out" in dumped.out
+    assert (
+        f"0 files written, {len(ZOO)} functions on disk already as in the catalog.\n1 aggregate left out" in dumped.out
+    )
 
 
 # What is done to the catalog: an ALTER, or the function made anew with parts of its definition exchanged.
@@ -175,6 +188,7 @@ DRIFTS: list[tuple[str, str, str | dict[str, str], list[str]]] = [
         ["default of argument 1", "default of argument 2"],
     ),
     ("standard", "app.r(int, int)", {"(a + b)": "(b + a)"}, ["body"]),
+    ("c", "app.c()", {"plpgsql_call_handler": "plpgsql_validator"}, ["link symbol"]),
     ("elsewhere", "here()", {"pg_backend_pid": "pg_postmaster_start_time"}, ["body"]),
 ]
 
@@ -192,7 +206,8 @@ def test_every_kind_of_drift_is_named(database: Database, tmp_path: Path) -> Non
                 for old, new in change.items():
                     assert old in definition, (old, definition)
                     definition = definition.replace(old, new)
-                connection.execute(f"DROP ROUTINE {signature}".encode())
+                if name != "elsewhere":  # which a default names, and which can be replaced as it is
+                    connection.execute(f"DROP ROUTINE {signature}".encode())
                 connection.execute(definition.encode())
             found = check_functions(connection, tmp_path)
         assert [(each.kind, each.file) for each in found] == [("drifted", f"{name}.sql")] * bool(wanted), change
@@ -204,7 +219,6 @@ def test_every_kind_of_drift_is_named(database: Database, tmp_path: Path) -> Non
 
 def test_what_is_gone_extra_or_beside_a_function_is_told(database: Database, tmp_path: Path) -> None:
     connection = _make(database)
-    connection.execute("CREATE SCHEMA pgscale_old_1; CREATE FUNCTION pgscale_old_1.f() RETURNS int RETURN 1")
     # What belongs to an extension, as what CREATE EXTENSION makes, is nobody's to keep.
     connection.execute("ALTER EXTENSION plpgsql ADD FUNCTION app.s()")
     for place in ("app", "more", ".git"):
@@ -225,11 +239,11 @@ def test_what_is_gone_extra_or_beside_a_function_is_told(database: Database, tmp
         "missing: app.gone(app.lost) (app/gone.sql:1) cannot be in the catalog: there is no type app.lost",
         "missing: app.old() (more/both.sql:4) is on disk and not in the catalog",
     ]
-    assert "drifted: app.trg() (more/both.sql:3) differs in SECURITY, body" in lines
+    assert "drifted: app.trg() (more/both.sql:3) differs in SECURITY, SET datestyle, body" in lines
     assert "    SECURITY: invoker → definer" in lines
     assert "    +AS $function$BEGIN RETURN new; END$function$" in lines
     assert "extra: app.f(text) is in the catalog and not on disk" in lines
-    assert lines[-1] == f"2 missing, 2 drifted, 7 extra; 0 functions of {tmp_path} are as in the catalog."
+    assert lines[-1] == f"2 missing, 2 drifted, 10 extra; 0 functions of {tmp_path} are as in the catalog."
 
     dumped = pgscale("functions", "dump", *call, "--prune")
     assert f"removed: {tmp_path}/app/gone.sql: app.gone(app.lost)" in dumped.out
@@ -239,7 +253,7 @@ def test_what_is_gone_extra_or_beside_a_function_is_told(database: Database, tmp
     assert "$function$;  -- note\nCREATE FUNCTION app.old() RETURNS int RETURN 1;\nCREATE OR REPLACE PROC" in text
     assert not (tmp_path / "app" / "gone.sql").exists()
     left = [each.headline for each in check_functions(connection, tmp_path, schemas=["app"])]
-    assert left == ["missing: app.old() (more/both.sql:8) is on disk and not in the catalog"]
+    assert left == ["missing: app.old() (more/both.sql:9) is on disk and not in the catalog"]
     assert {path.name for path in (tmp_path / "app").iterdir()} >= {"%46.sql", "f-text.sql"}
 
 
@@ -257,6 +271,7 @@ def test_an_application_starts_only_with_its_functions(database: Database, tmp_p
         assert "extra: public.here() is in the catalog and not on disk" in str(caught.value)
         # The transaction goes on as it was: its settings, and that it may write.
         assert connection.execute("SHOW search_path").fetchone() == ("app",)
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
         connection.execute("INSERT INTO public.kept VALUES (1)")
         connection.execute("RESET search_path")
         assert_functions(connection, tmp_path, schemas=["app"])
@@ -265,6 +280,10 @@ def test_an_application_starts_only_with_its_functions(database: Database, tmp_p
             async with await psycopg.AsyncConnection.connect(database.dsn) as later:
                 await aassert_functions(later, tmp_path, schemas=["app"])
                 assert later.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+                async with later.transaction():
+                    await aassert_functions(later, tmp_path, schemas=["app"])
+                    shown = await later.execute("SHOW lock_timeout")
+                    assert await shown.fetchone() == ("0",)
                 with pytest.raises(FunctionDriftError, match="differs in language, STRICT, body"):
                     await aassert_functions(later, tmp_path)
 

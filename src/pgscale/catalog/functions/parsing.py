@@ -215,7 +215,7 @@ class _Reader:
         token = self._peek()
         if token is None or token.kind not in {"word", "quoted"}:
             return False
-        if token.kind == "word" and (token.text in _TYPE_WORDS or (self._is("double") and self._is("precision", 1))):
+        if token.kind == "word" and token.text in _TYPE_WORDS:
             return False
         here = self._at
         self._type()
