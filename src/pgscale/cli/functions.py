@@ -39,7 +39,7 @@ def dump(directory: Path, schemas: tuple[str, ...], prune: bool, dsn: str | None
 @functions.command()
 @click.argument("directory", type=DIRECTORY, metavar="DIR")
 @click.option("--schema", "schemas", multiple=True, help="Only this schema; may be repeated.")
-@click.option("--create", is_flag=True, help="Have the server read what it alone can; see below.")
+@click.option("--create", is_flag=True, help="Have the server read what it alone can; see above.")
 @common
 def check(directory: Path, schemas: tuple[str, ...], create: bool, dsn: str | None, as_json: bool) -> None:
     """Compare DIR with the catalog: what is missing there, extra there, or drifted in its signature or body.
