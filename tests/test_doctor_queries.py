@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +78,9 @@ def test_statements(
         (finding,) = doctor.answer(HEAVY)["findings"]
         assert "do not fit into work_mem" in finding["cost"]
         assert finding["evidence"]["roles"] == database.owner
-        assert "ORDER BY v, id OFFSET" in psql(database.superuser_dsn, finding["remedies"][0]["text"])
-        doctor.apply(finding, 1)
+        _look_at_the_plan(database, finding)
+        assert "ORDER BY v, id OFFSET" in psql(database.superuser_dsn, finding["remedies"][1]["text"])
+        doctor.apply(finding, 2)
         assert doctor.is_well(HEAVY)
 
         # An hour ago it was fast.
@@ -99,10 +101,36 @@ def test_statements(
         doctor.limits(queries={**MUCH, "slower_times": 10_000})
         assert doctor.is_well(SLOWER)
         doctor.limits(queries=MUCH)
-        doctor.apply(finding, 1)
+        doctor.apply(finding, 2)
         assert doctor.is_well(SLOWER), doctor.answer(SLOWER)
     plain = Doctor(database, tmp_path, plain_role_of(database))
     assert plain.answer(HEAVY)["hint"] == f"GRANT pg_monitor TO {plain.role};"
+
+
+def _look_at_the_plan(database: Database, finding: dict[str, Any]) -> None:
+    """What the finding says to run explains the statement by its id, also one with parameters, and says why not."""
+    program, verb, query_id = finding["remedies"][0]["text"].split()
+    assert (program, verb, query_id) == ("pgscale", "explain", finding["evidence"]["query_id"])
+    ran = pgscale("explain", query_id, "--dsn", database.superuser_dsn, "--json")
+    assert ran.exit_code == 0, ran.err
+    said = json.loads(ran.out)
+    assert said["query"] == "SELECT count(*) FROM (SELECT * FROM t ORDER BY v, id OFFSET $1) s"
+    assert said["is_generic"]
+    measured = pgscale("explain", "--analyze", query_id, "--param", "0", "--dsn", database.superuser_dsn, "--json")
+    assert json.loads(measured.out)["plan"]["actual_rows"] == 1, measured.err
+    with database.connect_superuser() as superuser:
+        ids = dict(superuser.execute('SELECT left(query, 12), queryid FROM "S".pg_stat_statements').fetchall())
+    for given, role, exit_code, words in (
+        (str(ids["CREATE TABLE"]), "postgres", 2, "CREATE has no plan to explain"),
+        ("-1", "postgres", 2, "has no statement -1 of this database"),
+        (query_id, plain_role_of(database), 3, 'may not look into schema "S"'),
+    ):
+        ran = pgscale("explain", given, "--dsn", database.dsn_as(role))
+        assert (ran.exit_code, words in ran.err) == (exit_code, True), ran.err
+    role = plain_role_of(database)
+    psql(database.superuser_dsn, f'GRANT USAGE ON SCHEMA "S" TO {role}')
+    hidden = pgscale("explain", query_id, "--dsn", database.dsn_as(role))
+    assert (hidden.exit_code, f"GRANT pg_read_all_stats TO {role};" in hidden.err) == (3, True), hidden.err
 
 
 def _facts_of(doctor: Doctor, **limits: float) -> list[str]:

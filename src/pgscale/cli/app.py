@@ -21,6 +21,7 @@ COMMANDS = {
     "dead-letters": "pgscale.cli.dead_letters:dead_letters",
     "doctor": "pgscale.cli.doctor:doctor",
     "exec": "pgscale.cli.execute:execute",
+    "explain": "pgscale.cli.explain:explain",
     "functions": "pgscale.cli.functions:functions",
     "lint": "pgscale.cli.lint:lint",
     "load": "pgscale.cli.load:load",

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 from pgscale.commands import FILE_NAME
 from pgscale.commands.config import read_config
-from pgscale.core.finding import Answer, Finding, Findings, NotChecked, Remedy, Severity, rank
+from pgscale.commands.finding_text import MARKS, section, wrapped
+from pgscale.core.finding import Answer, Findings, NotChecked, Severity, rank
 from pgscale.core.model import Json, Report
-from pgscale.core.units import format_bytes, format_count, format_duration
+from pgscale.core.units import format_count, format_duration
 from pgscale.doctor import registry
 from pgscale.doctor.facts import queries_of
 from pgscale.doctor.limits import Limits
-from pgscale.doctor.model import Check
 from pgscale.doctor.runner import Checkup, run_checks
 from pgscale.doctor.samples import FileSamples, NoSamples, Samples
-
-WIDTH = 110
-MARKS: Mapping[str, str] = {"well": "✓", "info": "·", "warning": "!", "critical": "✗", "not checked": "–"}
 
 
 def examine(
@@ -59,7 +55,7 @@ def explain(check_id: str, config: Path | None) -> Report:
         for what in check.reads
     }
     products = {what.name: what.extension or "PostgreSQL" for what in check.reads}
-    lines = [f"{check.id}: {check.question}", "", *_wrapped("", check.about), "", *_wrapped("", check.source)]
+    lines = [f"{check.id}: {check.question}", "", *wrapped("", check.about), "", *wrapped("", check.source)]
     if thresholds:
         lines += ["", f"Thresholds, as [doctor.{check.area}] of pgscale.toml may set them"]
         lines += [f"  {name} = {value:_}" for name, value in thresholds.items()]
@@ -134,15 +130,15 @@ def _page(checkup: Checkup) -> Iterator[str]:
     yield ""
     wide = max(len(check.id) for check, _ in checkup.answers)
     for check, answer in checkup.answers:
-        yield from _wrapped(f"{_mark(answer)} {check.id:<{wide}}  ", _line(answer))
-    for check, answer in checkup.answers:
+        yield from wrapped(f"{_mark(answer)} {check.id:<{wide}}  ", _line(answer))
+    for _, answer in checkup.answers:
         if isinstance(answer, Findings):
             for finding in answer.items:
                 yield ""
-                yield from _section(check, finding)
+                yield from section(finding)
     for note in checkup.notes:
         yield ""
-        yield from _wrapped("Note: ", note)
+        yield from wrapped("Note: ", note)
 
 
 def _mark(answer: Answer) -> str:
@@ -156,88 +152,3 @@ def _line(answer: Answer) -> str:
         hint = f" → {answer.hint}" if answer.hint else ""
         return f"not checked, because {answer.because}.{hint}"
     return answer.text
-
-
-def _section(check: Check, finding: Finding) -> Iterator[str]:
-    yield from _wrapped(f"{MARKS[finding.severity]} {check.id}: ", finding.fact)
-    yield from _evidence(finding.evidence)
-    if finding.cost:
-        yield from _wrapped("  Cost: ", finding.cost)
-    for number, remedy in enumerate(finding.remedies):
-        yield from _remedy(remedy, "Do" if number == 0 else "Or")
-
-
-def _remedy(remedy: Remedy, word: str) -> Iterator[str]:
-    restart = " Needs a restart of the server." if remedy.restart else ""
-    yield from _wrapped(f"  {word}: ", f"{remedy.why}{restart}".strip() or "this.")
-    for line in remedy.text.splitlines():
-        yield f"    {line}"
-
-
-def _evidence(evidence: Mapping[str, Json]) -> Iterator[str]:
-    """Numbers and texts as aligned pairs; lists of objects as tables below them."""
-    shown: dict[str, str] = {}
-    for name, value in evidence.items():
-        if isinstance(value, dict):
-            # Names of settings and the like: as they are.
-            shown |= {inner: _show("", one) for inner, one in value.items()}
-        elif not isinstance(value, list):
-            shown[_label(name)] = _show(name, value)
-    wide = max((len(label) for label, text in shown.items() if text), default=0)
-    for label, text in shown.items():
-        if text:
-            yield f"    {label:<{wide}}  {text}"
-    for name, value in evidence.items():
-        if isinstance(value, list) and value:
-            yield f"    {_label(name)}"
-            yield from _table([row if isinstance(row, dict) else {"": row} for row in value])
-
-
-def _table(rows: Sequence[Mapping[str, Json]]) -> Iterator[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_label(name) for name in names], *([_show(name, row.get(name)) for name in names] for row in rows)]
-    numeric = [all(isinstance(row.get(name), (int, float, type(None))) for row in rows) for name in names]
-    wide = [max(len(line[column]) for line in cells) for column in range(len(names))]
-    for line in cells[0 if any(names) else 1 :]:
-        padded = (
-            f"{text:>{width}}" if right else f"{text:<{width}}"
-            for text, width, right in zip(line, wide, numeric, strict=True)
-        )
-        yield f"      {'  '.join(padded)}".rstrip()
-
-
-# The unit of a number is the end of its name.
-_UNITS: Mapping[str, Callable[[float], str]] = {
-    "_s": format_duration,
-    "_bytes": format_bytes,
-    "_share": lambda value: f"{value:.1%}",
-    "pid": lambda value: f"{value:.0f}",
-}
-
-
-def _label(name: str) -> str:
-    for unit in ("_s", "_bytes", "_share"):
-        name = name.removesuffix(unit)
-    return name.replace("_xids", " in transactions").replace("_", " ")
-
-
-def _show(name: str, value: Json) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "", True: "yes", False: "no"}[value]
-    if isinstance(value, (int, float)):
-        unit = next((show for end, show in _UNITS.items() if name.endswith(end)), None)
-        if unit is not None:
-            return unit(value)
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-    return str(value)
-
-
-def _wrapped(first: str, sentence: str) -> list[str]:
-    return textwrap.wrap(
-        sentence,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [first.rstrip()]

@@ -137,7 +137,7 @@ def _reasons(each: Statement, limits: QueriesLimits, page: int, counted_s: float
 
 def _heavy(page: int, counted_s: float, reasons: list[str], each: Statement) -> Finding:
     costs = ["Whatever makes this one statement cheaper is felt by all others."]
-    remedies = [_show(each.query_id)]
+    remedies = [_explain(each.query_id), _show(each.query_id)]
     if each.temp_blocks and any("temporary" in reason for reason in reasons):
         per_call = each.temp_blocks * page / each.calls
         costs.append(f"Its sorts and hashes do not fit into work_mem: {format_bytes(per_call)} a call go to disk.")
@@ -168,7 +168,16 @@ def _heavy(page: int, counted_s: float, reasons: list[str], each: Statement) -> 
 def _show(query_id: str) -> Remedy:
     return Remedy(
         text=ddl.show_statement(query_id),
-        why="Shows the whole text: look at its plan by EXPLAIN (ANALYZE, BUFFERS), with its values.",
+        why="Shows the whole text.",
+    )
+
+
+def _explain(query_id: str) -> Remedy:
+    return Remedy(
+        text=f"pgscale explain {query_id}",
+        kind="shell",
+        why="Reads its plan and says what is wrong with it; with --analyze and a --param for each of its values, as"
+        " measured.",
     )
 
 
@@ -226,7 +235,7 @@ def judge_slower(facts: Facts, limits: Limits) -> Answer:
                 },
                 cost=f"It cost {format_duration(lost_s)} more in {format_duration(seconds)} than at its earlier pace:"
                 " another plan (statistics, a lost index), more data, or a wait for locks or disks.",
-                remedies=(_show(key), _count_anew(key)),
+                remedies=(_explain(key), _show(key), _count_anew(key)),
             )
             for lost_s, key, calls, mean_s, old_s in slower[:SHOWN]
         )

@@ -1,0 +1,1 @@
+"""`pgscale explain`: what the server plans or did for one query, read in words."""
