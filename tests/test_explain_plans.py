@@ -321,3 +321,12 @@ def test_calls_that_make_no_sense():
     ):
         ran = pgscale("explain", *arguments)
         assert (ran.exit_code, words in ran.err) == (2, True), ran.err
+
+
+def test_what_18_says_is_kept_on_disk(tmp_path):
+    scan = node("CTE Scan", 5.0, rows=900, **{"CTE Name": "x", "Storage": "Disk", "Maximum Storage": 5000})
+    (finding,) = _read(tmp_path, {"Plan": scan, "Settings": {"work_mem": "1MB"}})["findings"]
+    assert (finding["check"], finding["evidence"]["work_mem_bytes"]) == ("explain.store_spill", 1 << 20)
+    assert finding["remedies"][0]["text"] == "SET work_mem = '7MB';"
+    scan["Storage"] = "Memory"
+    assert _checks(_read(tmp_path, {"Plan": scan})) == []

@@ -131,8 +131,10 @@ def _triggers(case: Case) -> Iterator[Finding]:
         cost = "A trigger runs for each row, or once a statement, within the statement."
         if key is not None and not key.is_indexed and not key.is_partitioned:
             table = ddl.ident(key.schema, key.table_name)
-            cost = f"No index begins with {', '.join(key.columns)} of {table}: all of it is read for each row that"
-            " is deleted or whose key is changed."
+            cost = (
+                f"No index begins with {', '.join(key.columns)} of {table}: all of it is read for each row that"
+                " is deleted or whose key is changed."
+            )
             text = ddl.create_index(table, [ddl.ident(each) for each in key.columns])
             remedies = (Remedy(text=text, why="Blocks no writer. The owner of the table may."),)
         yield case.find(

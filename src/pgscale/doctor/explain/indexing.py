@@ -76,7 +76,7 @@ def advise(case: Case, node: Node, terms: Sequence[Term], *, ordered: Sequence[s
     hidden = [
         (term, index)
         for term, _ in chosen
-        if relation is not None and not _is_plain(case, relation, term)
+        if relation is not None and not is_plain(case, relation, term)
         for index in case.known.indexes_of(relation)
         if not index.is_partial and index.keys and _same(index.keys[0], ddl.ident(*term.columns))
     ]
@@ -99,7 +99,7 @@ def hidden(case: Case, node: Node, terms: Sequence[Term]) -> tuple[Term, Index] 
             term.is_served
             and term.kind in ("equal", "range")
             and len(term.columns) == 1
-            and not _is_plain(case, relation, term)
+            and not is_plain(case, relation, term)
         ):
             for index in case.known.indexes_of(relation):
                 if not index.is_partial and index.keys and _same(index.keys[0], ddl.ident(*term.columns)):
@@ -132,8 +132,10 @@ def remedy(case: Case, nodes: Sequence[Node], advice: Advice) -> Remedy:
         ddl.create_index(table, advice.keys, method=advice.method, concurrently=False),
         "RESET lock_timeout;",
     ]
-    why = f"{owner} The last takes those that are there for its own, with a short lock, and gives one to partitions"
-    " to come."
+    why = (
+        f"{owner} The last takes those that are there for its own, with a short lock, and gives one to partitions"
+        " to come."
+    )
     return Remedy(text=first + "\n".join(lines), why=why)
 
 
@@ -155,7 +157,7 @@ def _size(case: Case, nodes: Sequence[Node], advice: Advice) -> str:
 
 def _key(case: Case, relation: Relation | None, term: Term) -> str:
     """Return a term's left side as the key of an index; nothing when it cannot be one."""
-    if _is_plain(case, relation, term):
+    if is_plain(case, relation, term):
         return ddl.ident(term.column) if term.column is not None else ""
     if len(term.columns) != 1 or not term.expression:
         return ""
@@ -167,7 +169,7 @@ def _key(case: Case, relation: Relation | None, term: Term) -> str:
     return f"({term.expression})"
 
 
-def _is_plain(case: Case, relation: Relation | None, term: Term) -> bool:
+def is_plain(case: Case, relation: Relation | None, term: Term) -> bool:
     """Tell whether it is a column: also one under another name of its type, `(varchar_column)::text`."""
     if term.column is None or term.functions:
         return False

@@ -77,7 +77,7 @@ def _sequential(case: Case, nodes: list[Node]) -> Iterator[Finding]:
     node = nodes[0]
     read, kept = _read_and_kept(case, nodes)
     share = sum(case.measure.own_share(each) for each in nodes)
-    if "Filter" not in node.texts or read < SCANNED_ROWS or kept > KEPT_SHARE * read:
+    if "Filter" not in node.texts or _is_catalog(node) or read < SCANNED_ROWS or kept > KEPT_SHARE * read:
         return
     if share < LEAST_SHARE and (case.measure.is_time or not case.plan.is_measured):
         return
@@ -90,8 +90,10 @@ def _sequential(case: Case, nodes: list[Node]) -> Iterator[Finding]:
     loops = max(each.actual.loops if each.actual is not None else 1.0 for each in nodes)
     times = f" {format_count(round(loops), 'time')}" if loops > case.processes(node) else ""
     verb = "was read" if case.plan.is_measured else "is to be read"
-    fact = f"{case.expects}{kept:,.0f} of {read:,.0f} rows are kept: all of {table} {verb}{times} for"
-    f" {_said(advice, terms)}."
+    fact = (
+        f"{case.expects}{kept:,.0f} of {read:,.0f} rows are kept: all of {table} {verb}{times} for"
+        f" {_said(advice, terms)}."
+    )
     if hiding is not None:
         term, index = hiding
         fact += f" Index {index.name} on {index.keys[0]} cannot serve `{term.expression}`."
@@ -120,7 +122,7 @@ def _sequential(case: Case, nodes: list[Node]) -> Iterator[Finding]:
 def _wasteful(case: Case, nodes: list[Node]) -> Iterator[Finding]:
     """Report index scans whose filter throws away most of what the index found."""
     node = nodes[0]
-    if not case.plan.is_measured or "Filter" not in node.texts:
+    if not case.plan.is_measured or "Filter" not in node.texts or _is_catalog(node):
         return
     read, kept = _read_and_kept(case, nodes)
     share = sum(case.measure.share(each) for each in nodes)
@@ -149,6 +151,11 @@ def _wasteful(case: Case, nodes: list[Node]) -> Iterator[Finding]:
         cost="Each of those rows was fetched from the table to be thrown away.",
         remedies=(indexing.remedy(case, nodes, advice),),
     )
+
+
+def _is_catalog(node: Node) -> bool:
+    """Nobody may give those an index."""
+    return node.relation is not None and node.relation[0] in ("pg_catalog", "pg_toast")
 
 
 def _order(case: Case, node: Node) -> tuple[str, ...]:

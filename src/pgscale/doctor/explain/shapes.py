@@ -10,7 +10,7 @@ from pgscale.core.units import format_count
 from pgscale.doctor.explain import ddl, indexing
 from pgscale.doctor.explain.case import Case
 from pgscale.doctor.explain.conditions import Term, read_terms, terms_of
-from pgscale.doctor.explain.facts import Partitioned
+from pgscale.doctor.explain.facts import Partitioned, Relation
 from pgscale.doctor.explain.model import SUB_PLAN, Node
 from pgscale.doctor.explain.thresholds import (
     LARGE_SHARE,
@@ -198,8 +198,7 @@ def _offset(case: Case, node: Node) -> Iterator[Finding]:
         severity="warning" if case.measure.share(node) >= LARGE_SHARE else "info",
         evidence={"rows_skipped": round(skipped), "rows_returned": round(given)},
         cost="What is skipped is computed all the same, more with each page. Begin where the last page ended:"
-        f" {after}and"
-        " no OFFSET, with an index on it.",
+        f" {after}and no OFFSET, with an index on it.",
     )
 
 
@@ -220,8 +219,7 @@ def _literal_offset(query: str) -> float:
 
 def _partitions(case: Case, node: Node) -> Iterator[Finding]:
     """Report that every partition is read though there are conditions, none of which is on the key."""
-    if case.is_generic or node.figures.get("Subplans Removed", 0.0):
-        # Without values nothing can be pruned that is compared with one; and what was removed is pruned.
+    if node.figures.get("Subplans Removed", 0.0):
         return
     scans = [each for child in node.plain_children if (each := _scan(child)) is not None]
     found = [
@@ -239,14 +237,15 @@ def _partitions(case: Case, node: Node) -> Iterator[Finding]:
     on_key = [term for term in terms if term.columns & set(root.key_columns)]
     empty = sum(each.actual is not None and each.actual.all_rows == 0 for each, _ in found)
     disabled = case.known.setting("enable_partition_pruning") == "off"
-    if on_key and not disabled and not all(_hides(term) for term in on_key):
+    if on_key and not disabled and (case.is_generic or not all(_hides(case, found[0][1], term) for term in on_key)):
+        # Without values nothing can be pruned that is compared with one.
         return
     yield case.find(
         "not_pruned",
         node,
         f"All {len(root.leaves)} partitions of {ddl.ident(root.schema, root.name)}"
-        f" {'were' if case.plan.is_measured else 'are to be'}"
-        " read" + (f"; {empty} of them gave no row." if case.plan.is_measured else "."),
+        f" {'were' if case.plan.is_measured else 'are to be'} read"
+        + (f"; {empty} of them gave no row." if case.plan.is_measured else "."),
         severity="warning" if case.plan.is_measured and 2 * empty >= len(found) else "info",
         evidence={
             "partitions": len(root.leaves),
@@ -267,8 +266,7 @@ def _why_not_pruned(root: Partitioned, *, disabled: bool, hides: bool) -> str:
         return f"A function or a cast stands around {key}: only a condition on the key itself leaves partitions out."
     return (
         f"No condition is on the key, {key}: each partition is opened, locked and searched. Where the caller knows"
-        " a range of"
-        " it, give it as a condition too."
+        " a range of it, give it as a condition too."
     )
 
 
@@ -278,8 +276,8 @@ def _pruning_on(case: Case) -> Remedy:
     return Remedy(text=text, kind="setting", why="Takes it back where it was set; on is the default.")
 
 
-def _hides(term: Term) -> bool:
-    return bool(term.functions) or bool(term.casts) or term.column is None
+def _hides(case: Case, relation: Relation, term: Term) -> bool:
+    return term.is_served and term.kind in ("equal", "range") and not indexing.is_plain(case, relation, term)
 
 
 def _scan(node: Node) -> Node | None:
