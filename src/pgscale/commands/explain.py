@@ -78,7 +78,8 @@ def explain(dsn: str | None, what: str, wish: Wish, *, fail_on: Severity) -> Rep
         explained = runner.explain(session, query, wish)
         known = reader.read_surroundings(session, explained.plan, explained.settings)
     notes = [WRITES] if wish.analyze and wish.write else []
-    notes += explained.notes
+    if explained.plan.root.figures.get("Shared Read Blocks"):
+        notes += explained.notes
     if explained.is_generic:
         notes.append(
             f"The plan is generic: made without the values of its parameters ({query.parameters}), so the rows"

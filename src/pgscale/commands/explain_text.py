@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pgscale.commands.finding_text import MARKS, section, wrapped
 from pgscale.core.finding import Finding, rank
 from pgscale.core.model import shorten
-from pgscale.core.units import format_bytes, format_duration
+from pgscale.core.units import format_bytes, format_count
 from pgscale.doctor.explain.case import Case
 from pgscale.doctor.explain.model import Node
 
@@ -43,11 +43,11 @@ def _headline(case: Case) -> str:
     plan, known = case.plan, case.known
     server = f"PostgreSQL {known.version_text}, database {known.database}: " if known.is_known else ""
     if plan.is_measured:
-        took = "not timed" if plan.execution_ms is None else f"took {format_duration(plan.execution_ms / 1000)}"
-        what = f"{took}, {plan.root.actual.all_rows if plan.root.actual else 0:,.0f} rows"
+        took = "not timed" if plan.execution_ms is None else f"took {_milliseconds(plan.execution_ms)}"
+        what = f"{took}, {format_count(round(plan.root.actual.all_rows) if plan.root.actual else 0, 'row')}"
     else:
         what = f"cost {plan.root.expected.cost:,.0f}, {plan.root.expected.rows:,.0f} rows expected"
-    planning = f"; planning {format_duration(plan.planning_ms / 1000)}" if plan.planning_ms is not None else ""
+    planning = f"; planning {_milliseconds(plan.planning_ms)}" if plan.planning_ms is not None else ""
     return f"{server}{what}{planning}{_blocks(case)}."
 
 
@@ -61,6 +61,9 @@ def _blocks(case: Case) -> str:
         "of WAL": figures.get("WAL Bytes", 0.0),
     }
     parts = [f"{format_bytes(size)} {what}" for what, size in said.items() if size]
+    # 17 tells the times of shared, local and temporary reads apart.
+    waited = figures.get("Shared I/O Read Time", figures.get("I/O Read Time", 0.0))
+    parts += [f"{_milliseconds(waited)} waited for reads"] if waited else []
     return f"; {', '.join(parts)}" if parts else ""
 
 

@@ -134,8 +134,9 @@ def _lesson(case: Case, node: Node) -> tuple[str, tuple[Remedy, ...]]:  # noqa: 
         return _grouped(case, node)
     relation = case.known.relation(node)
     if node.relation is None:
-        joined = "Join" in node.kind or node.kind == "Nested Loop"
-        if not joined:
+        if node.kind in ("CTE Scan", "Subquery Scan"):
+            return "Of what a subquery gives there are no statistics: what a condition keeps of it is guessed.", ()
+        if "Join" not in node.kind and node.kind != "Nested Loop":
             return "", ()
         return "Both sides were expected rightly: that their columns depend on one another no statistics tell.", ()
     if relation is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pgscale.core.finding import Finding, Remedy
 from pgscale.core.units import format_bytes, parse_bytes
 from pgscale.doctor.explain import ddl
 from pgscale.doctor.explain.case import Case
 from pgscale.doctor.explain.model import Node
-from pgscale.doctor.explain.thresholds import DEFAULT_WORK_MEM_BYTES, MUCH_MEMORY_BYTES
+from pgscale.doctor.explain.thresholds import DEFAULT_WORK_MEM_BYTES, LEAST_SHARE, MUCH_MEMORY_BYTES
 
 KB = 1024
 # Of a row in a sort in memory: SortTuple, and the header its tuple has there and not on disk (tuplesort.c).
@@ -23,8 +24,47 @@ _GROUP_TIMES = 4.0
 _SPARE = 1.25
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spill:
+    """Something that did not fit.
+
+    Args:
+        share: of the time, of the nodes that read and write the files.
+    """
+
+    node: Node
+    what: str
+    fact: str
+    written_bytes: float
+    needed_bytes: float
+    cost: str
+    share: float
+    hash_batches: int | None = None
+
+
 def judge(case: Case) -> Iterator[Finding]:
-    """Report what was written to temporary files for lack of memory."""
+    """Report what was written to temporary files for lack of memory; what is to be set holds all of it."""
+    spills = list(_spills(case))
+    most = max((spill.needed_bytes for spill in spills), default=0.0)
+    for spill in spills:
+        yield case.find(
+            spill.what,
+            spill.node,
+            spill.fact,
+            severity="warning" if spill.share >= LEAST_SHARE or not case.measure.is_time else "info",
+            evidence={
+                "work_mem_bytes": work_mem_bytes(case),
+                "temporary_bytes": round(spill.written_bytes),
+                "needed_bytes": round(spill.needed_bytes),
+                "hash_batches": spill.hash_batches,
+            },
+            cost=spill.cost,
+            remedies=(memory_remedy(case, most),),
+        )
+
+
+def _spills(case: Case) -> Iterator[_Spill]:
+    stored: set[str] = set()
     for node in case.plan.nodes:
         if not node.is_executed:
             continue
@@ -34,7 +74,9 @@ def judge(case: Case) -> Iterator[Finding]:
             yield from _hash(case, node)
         elif node.kind == "Aggregate":
             yield from _aggregate(case, node)
-        elif node.texts.get("Storage") == "Disk":
+        elif node.texts.get("Storage") == "Disk" and node.texts.get("CTE Name", node.label) not in stored:
+            # All scans of a CTE share one store.
+            stored.add(node.texts.get("CTE Name", node.label))
             yield from _stored(case, node)
 
 
@@ -70,7 +112,7 @@ def _multiplier(case: Case) -> float:
     return float(given) if given is not None else 1.0
 
 
-def _sort(case: Case, node: Node) -> Iterator[Finding]:
+def _sort(case: Case, node: Node) -> Iterator[_Spill]:
     on_disk = [
         (figures.get("Sort Space Used", 0.0) * KB, actual.rows if actual is not None else 0.0)
         for figures, texts, actual in [
@@ -87,14 +129,14 @@ def _sort(case: Case, node: Node) -> Iterator[Finding]:
     in_memory = _chunk(used / rows + _TUPLE_HEADER_BYTES)
     needed = rows * (_SORT_ROW_BYTES + in_memory) * _SPARE
     total = sum(each for each, _ in on_disk)
-    yield _spilled(
-        case,
-        node,
-        "sort_spill",
-        f"A sort of {rows:,.0f} rows wrote {format_bytes(total)} to temporary files.",
-        total,
-        needed,
-        "It sorts in pieces, writes them and reads them again to merge them.",
+    yield _Spill(
+        node=node,
+        what="sort_spill",
+        fact=f"A sort of {rows:,.0f} rows wrote {format_bytes(total)} to temporary files.",
+        written_bytes=total,
+        needed_bytes=needed,
+        cost="It sorts in pieces, writes them and reads them again to merge them.",
+        share=case.measure.own_share(node),
     )
 
 
@@ -103,7 +145,7 @@ def _chunk(tuple_bytes: float) -> float:
     return 2.0 ** math.ceil(math.log2(max(tuple_bytes + _CHUNK_BYTES, 32.0)))
 
 
-def _hash(case: Case, node: Node) -> Iterator[Finding]:
+def _hash(case: Case, node: Node) -> Iterator[_Spill]:
     batches = node.figures.get("Hash Batches", 1.0)
     if batches <= 1:
         return
@@ -112,22 +154,23 @@ def _hash(case: Case, node: Node) -> Iterator[Finding]:
     processes = case.processes(node) if "Parallel Aware" in node.flags else 1.0
     needed = max(peak * batches, planned * processes * _SPARE) / _multiplier(case) / processes
     written = node.figures.get("Temp Written Blocks", 0.0) * case.known.block_bytes
-    join = case.measure.parents[node.number]
+    join, share = case.measure.parents[node.number], case.measure.own_share(node)
     if join is not None:
+        share += case.measure.own_share(join)
         written = max(written, join.figures.get("Temp Written Blocks", 0.0) * case.known.block_bytes)
-    yield _spilled(
-        case,
-        node,
-        "hash_spill",
-        f"A hash table did not fit into memory and was divided into {batches:,.0f} batches.",
-        written,
-        needed,
-        "Rows of both sides of the join are written to temporary files and read again.",
+    yield _Spill(
+        node=node,
+        what="hash_spill",
+        fact=f"A hash table did not fit into memory and was divided into {batches:,.0f} batches.",
+        written_bytes=written,
+        needed_bytes=needed,
+        cost="Rows of both sides of the join are written to temporary files and read again.",
+        share=share,
         hash_batches=round(batches),
     )
 
 
-def _aggregate(case: Case, node: Node) -> Iterator[Finding]:
+def _aggregate(case: Case, node: Node) -> Iterator[_Spill]:
     disk = max(
         [node.figures.get("Disk Usage", 0.0), *(worker.figures.get("Disk Usage", 0.0) for worker in node.workers)]
     )
@@ -143,46 +186,27 @@ def _aggregate(case: Case, node: Node) -> Iterator[Finding]:
         [node.figures.get("Peak Memory Usage", 0.0), *(w.figures.get("Peak Memory Usage", 0.0) for w in node.workers)]
     )
     needed = min(peak * batches, peak + _GROUP_TIMES * disk * KB) * _SPARE / _multiplier(case)
-    yield _spilled(
-        case,
-        node,
-        "aggregate_spill",
-        f"The groups of a hash aggregate did not fit into memory: {format_bytes(disk * KB)} went to temporary files.",
-        disk * KB,
-        needed,
-        "Rows of groups that have no place are written to temporary files and read again.",
+    yield _Spill(
+        node=node,
+        what="aggregate_spill",
+        fact=f"The groups of a hash aggregate did not fit into memory: {format_bytes(disk * KB)} went to disk.",
+        written_bytes=disk * KB,
+        needed_bytes=needed,
+        cost="Rows of groups that have no place are written to temporary files and read again.",
+        share=case.measure.own_share(node),
         hash_batches=round(batches),
     )
 
 
-def _stored(case: Case, node: Node) -> Iterator[Finding]:
+def _stored(case: Case, node: Node) -> Iterator[_Spill]:
     used = node.figures.get("Maximum Storage", 0.0) * KB
     rows = node.actual.rows if node.actual is not None else 0.0
-    yield _spilled(
-        case,
-        node,
-        "store_spill",
-        f"{node.label} kept {format_bytes(used)} in temporary files.",
-        used,
-        (used + rows * (_CHUNK_BYTES + _SORT_ROW_BYTES)) * _SPARE,
-        "Rows that are read again are kept in a file.",
-    )
-
-
-def _spilled(
-    case: Case, node: Node, what: str, fact: str, written_bytes: float, needed_bytes: float, cost: str, **more: int
-) -> Finding:
-    return case.find(
-        what,
-        node,
-        fact,
-        severity="warning",
-        evidence={
-            "work_mem_bytes": work_mem_bytes(case),
-            "temporary_bytes": round(written_bytes),
-            "needed_bytes": round(needed_bytes),
-            **more,
-        },
-        cost=cost,
-        remedies=(memory_remedy(case, needed_bytes),),
+    yield _Spill(
+        node=node,
+        what="store_spill",
+        fact=f"{node.label} kept {format_bytes(used)} in temporary files.",
+        written_bytes=used,
+        needed_bytes=(used + rows * (_CHUNK_BYTES + _SORT_ROW_BYTES)) * _SPARE,
+        cost="Rows that are read again are kept in a file.",
+        share=case.measure.own_share(node),
     )
