@@ -269,6 +269,16 @@ def test_fewer_rows_than_expected_mean_something_only_where_all_were_asked_for(t
     assert checks("Sort", "Limit") == checks("Aggregate", "Limit") == ["explain.misestimate"]
 
 
+def test_rounds_of_a_recursion_are_not_judged_one_by_one(tmp_path):
+    rounds = node("WorkTable Scan", 5.0, loops=3000, rows=100, **{"Plan Rows": 1})
+    union = node("Recursive Union", 1.0, rows=9_000, **{"Plan Rows": 31, "Parent Relationship": "InitPlan"})
+    union |= {"Subplan Name": "CTE r", "Plans": [rounds]}
+    top = node("CTE Scan", 9.0, rows=9_000, **{"Plan Rows": 31, "CTE Name": "r"})
+    top["Plans"] = [union]
+    (finding,) = _read(tmp_path, {"Plan": top})["findings"]
+    assert (finding["subject"], finding["severity"], finding["remedies"]) == ("#1 CTE Scan on r", "info", [])
+
+
 def test_a_file_as_psql_and_auto_explain_write_it(tmp_path, monkeypatch):
     scan = node(
         "Seq Scan", 800.0, rows=3,

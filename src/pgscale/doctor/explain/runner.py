@@ -123,6 +123,8 @@ def _transaction(session: Session, wish: Wish) -> Generator[None]:
             ("statement_timeout", f"{max(1, round(wish.timeout_s * 1000))}ms"),
             ("lock_timeout", f"{LOCK_TIMEOUT_MS}ms"),
             ("idle_in_transaction_session_timeout", "60s"),
+            # Of a client that was killed the server hears before the query's end.
+            ("client_connection_check_interval", "1s"),
             ("client_min_messages", "error"),
             # As the scanner read it: one statement.
             ("standard_conforming_strings", "on"),

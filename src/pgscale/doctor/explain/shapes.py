@@ -141,7 +141,7 @@ def _cte(case: Case, node: Node) -> Iterator[Finding]:
         cost="A CTE that is MATERIALIZED, or named twice, is computed by itself: no condition from outside goes in,"
         " and no"
         " index serves it.",
-        remedies=(Remedy(text=inlined, why="Lets PostgreSQL put it in where it is named."),) if inlined else (),
+        remedies=(Remedy(text=inlined, why="Lets PostgreSQL put it in wherever it is named."),) if inlined else (),
     )
 
 
