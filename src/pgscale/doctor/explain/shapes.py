@@ -219,8 +219,6 @@ def _literal_offset(query: str) -> float:
 
 def _partitions(case: Case, node: Node) -> Iterator[Finding]:
     """Report that every partition is read though there are conditions, none of which is on the key."""
-    if node.figures.get("Subplans Removed", 0.0):
-        return
     scans = [each for child in node.plain_children if (each := _scan(child)) is not None]
     found = [
         (each, relation) for each in scans if (relation := case.known.relation(each)) is not None and relation.root
@@ -229,6 +227,7 @@ def _partitions(case: Case, node: Node) -> Iterator[Finding]:
     if root is None or len(root.leaves) < MANY_PARTITIONS or any(relation.root != root.oid for _, relation in found):
         return
     read = {(relation.schema, relation.name) for _, relation in found}
+    # Others were left out: by planning, when execution began ("Subplans Removed"), or while it ran.
     if read < root.leaves or (case.plan.is_measured and not all(each.is_executed for each, _ in found)):
         return
     terms = [term for each, _ in found for term in terms_of(each)]
