@@ -26,16 +26,19 @@ from pgscale.core.model import Report
 @click.option(
     "--samples", metavar="DIR|none", help="Where counters are kept from run to run; by default in your state directory."
 )
+@click.option("--sample", is_flag=True, help="Also read some rows of tables, where a check can tell more (toast).")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="Default: pgscale.toml in this directory."
 )
 @common
 def doctor(
+    *,
     only: tuple[str, ...],
     ignore: tuple[str, ...],
     fail_on: Severity,
     explain: str | None,
     samples: str | None,
+    sample: bool,
     config: Path | None,
     dsn: str | None,
     as_json: bool,
@@ -56,7 +59,9 @@ def doctor(
     if explain is not None:
         render(commands.explain(explain, config), as_json)
         return
-    report = commands.examine(dsn, only=only, ignore=ignore, fail_on=fail_on, samples=samples, config=config)
+    report = commands.examine(
+        dsn, only=only, ignore=ignore, fail_on=fail_on, samples=samples, config=config, may_sample=sample
+    )
     render(_coloured(report), as_json)
 
 

@@ -27,6 +27,7 @@ def examine(
     fail_on: Severity,
     samples: str | None,
     config: Path | None,
+    may_sample: bool = False,
 ) -> Report:
     """Answer every chosen check; exit code 1 when something as bad as `fail_on` was found.
 
@@ -34,10 +35,11 @@ def examine(
         only, ignore: ids and areas of checks.
         samples: the directory of earlier runs' counters; `none`; None for the user's own.
         config: None reads pgscale.toml of the working directory where there is one.
+        may_sample: some rows of tables may be read, by checks that can tell more by them.
     """
     limits = _limits(config)
     checks = registry.choose(only, (*ignore, *limits.ignore))
-    checkup = run_checks(dsn, checks, limits, _samples(samples))
+    checkup = run_checks(dsn, checks, limits, _samples(samples), may_sample=may_sample)
     bad = checkup.worst is not None and rank(checkup.worst) >= rank(fail_on)
     return Report(data=_data(checkup), text="\n".join(_page(checkup)), exit_code=1 if bad else 0)
 

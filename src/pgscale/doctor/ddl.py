@@ -9,6 +9,8 @@ from typing import LiteralString
 from psycopg import sql
 
 from pgscale.core.model import QName
+from pgscale.doctor.toast.ddl import made_anew
+from pgscale.doctor.toast.model import ToastColumn
 
 
 def _say(statement: LiteralString, *names: QName, **parts: sql.Composable) -> str:
@@ -265,3 +267,79 @@ def finish_detach(table: QName, partition: QName) -> str:
 
 def show_some(table: QName) -> str:
     return _say("SELECT * FROM {} LIMIT 10;", table)
+
+
+# TOAST
+
+
+def set_compression(columns: Sequence[tuple[QName, str]], method: LiteralString) -> str:
+    """Let the long values of columns be compressed so from now on."""
+    statement: LiteralString = "ALTER TABLE {} ALTER COLUMN {column} SET COMPRESSION " + method + ";"
+    return "\n".join(_briefly([_say(statement, table, column=sql.Identifier(name)) for table, name in columns]))
+
+
+def set_column_storage(table: QName, column: str, storage: LiteralString) -> str:
+    """Let the long values of a column be stored so from now on."""
+    statement: LiteralString = "ALTER TABLE {} ALTER COLUMN {column} SET STORAGE " + storage + ";"
+    return "\n".join(_briefly([_say(statement, table, column=sql.Identifier(column))]))
+
+
+def write_anew(column: ToastColumn) -> str:
+    """Update some values that pglz compressed, or nothing did, to equal ones that are made anew."""
+    name = sql.Identifier(column.name)
+    return _say(
+        "UPDATE {} SET {name} = {anew} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {old} LIMIT 1000));",
+        column.table,
+        name=name,
+        anew=made_anew(column, name),
+        table=sql.Identifier(column.schema, column.table_name),
+        old=sql.SQL(
+            "pg_column_compression({name}) IS DISTINCT FROM 'lz4' AND pg_column_size({name}) > 2000"
+            if column.storage == "e"
+            else "pg_column_compression({name}) = 'pglz'"
+        ).format(name=name),
+    )
+
+
+def refresh(view: QName) -> str:
+    return _say("REFRESH MATERIALIZED VIEW {};", view)
+
+
+def side_table(table: QName, key: Sequence[str], column: str) -> str:
+    """Move a column to a table of its own with the same key; one transaction, under a lock that keeps writers out."""
+    side = QName(schema=table.schema, name=f"{table.name[:40]}_{column[:20]}")
+    columns = _columns(key)
+    return "\n".join(
+        [
+            "BEGIN;",
+            "SET LOCAL lock_timeout = '2s';",
+            _say("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE;", table),
+            _say(
+                "CREATE TABLE {} AS SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL;",
+                side,
+                key=columns,
+                column=sql.Identifier(column),
+                table=sql.Identifier(table.schema, table.name),
+            ),
+            _say(
+                "ALTER TABLE {} ADD PRIMARY KEY ({key}),"
+                " ADD FOREIGN KEY ({key}) REFERENCES {table} ({key}) ON DELETE CASCADE ON UPDATE CASCADE;",
+                side,
+                key=columns,
+                table=sql.Identifier(table.schema, table.name),
+            ),
+            _say("ALTER TABLE {} DROP COLUMN {column};", table, column=sql.Identifier(column)),
+            "COMMIT;",
+        ]
+    )
+
+
+def statements_naming(schema: str, table: str) -> str:
+    """Show the statements of pg_stat_statements in which a name occurs, the most expensive first."""
+    pattern = "%" + table.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    return _say(
+        "SELECT calls, mean_exec_time, query FROM {schema}.pg_stat_statements WHERE query ILIKE {pattern}"
+        " ORDER BY total_exec_time DESC LIMIT 10;",
+        schema=sql.Identifier(schema),
+        pattern=sql.Literal(pattern),
+    )

@@ -214,10 +214,12 @@ class Facts:
     Args:
         session: of profile DOCTOR.
         samples: where counters are kept from run to run.
+        may_sample: the user wants rows to be read, where a check can tell more by them.
     """
 
-    def __init__(self, session: Session, samples: Samples | None = None) -> None:
+    def __init__(self, session: Session, samples: Samples | None = None, *, may_sample: bool = False) -> None:
         self._session = session
+        self.may_sample = may_sample
         self._role = quote_ident(session.info.user)
         self._samples: Samples = samples if samples is not None else NoSamples()
         self._kept: dict[str, object] = {}
@@ -317,6 +319,25 @@ class Facts:
                 f"Run it again after {least_s:.0f} seconds, as the same user and without --samples none.",
             )
         return delta
+
+    def sampled(self, name: str, read: Callable[[Session], Kept]) -> Kept:
+        """Return what a reader of rows finds; only to be asked where `may_sample` is.
+
+        Args:
+            name: under which it is kept, so that it is read once.
+            read: leaves the session as it was, whatever it raises.
+
+        Raises:
+            NotReadableError, ConnectError: as rows().
+        """
+
+        def reading() -> Kept:
+            try:
+                return read(self._session)
+            except psycopg.Error as error:
+                raise self._not_readable(error) from error
+
+        return self._once(f"sample {name}", reading)
 
     def keep_samples(self) -> str:
         """Keep the counters that were read; return why that was not possible, else nothing."""

@@ -270,6 +270,31 @@ class PartitionsLimits(AreaLimits):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToastLimits(AreaLimits):
+    """When long values are worth a word.
+
+    Args:
+        least_bytes: less outside the rows of a table is left alone.
+        sample_rows: to read of a column, about, with --sample.
+        least_saving_share: of the bytes, that makes a way to store them better; 0 to 1.
+        faster_times: how many times as fast to read makes it better.
+        most_larger_share: that it may take more then; 0 to 1.
+        least_pages_per_s: fewer pages of long values read are left alone; least_read_share: of all pages read of the
+            table; 0 to 1.
+        warning_disk_pages_per_s: of them not found in shared_buffers.
+    """
+
+    least_bytes: int = 256 << 20
+    sample_rows: int = 1_000
+    least_saving_share: float = 0.1
+    faster_times: float = 1.3
+    most_larger_share: float = 0.25
+    least_pages_per_s: float = 1_000.0
+    least_read_share: float = 0.5
+    warning_disk_pages_per_s: float = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Every threshold.
 
@@ -290,3 +315,4 @@ class Limits:
     indexes: IndexesLimits = field(default_factory=IndexesLimits)
     queries: QueriesLimits = field(default_factory=QueriesLimits)
     partitions: PartitionsLimits = field(default_factory=PartitionsLimits)
+    toast: ToastLimits = field(default_factory=ToastLimits)

@@ -19,6 +19,7 @@ from pgscale.doctor.checks import (
     replicas,
     sequences,
     sessions,
+    toast,
     wal,
     wraparound,
 )
@@ -40,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     *indexes.CHECKS,
     *index_needs.CHECKS,
     *queries.CHECKS,
+    *toast.CHECKS,
     *partitions.CHECKS,
 )
 

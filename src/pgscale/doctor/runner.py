@@ -36,8 +36,13 @@ class Checkup:
         return worst(answer.severity for _, answer in self.answers if isinstance(answer, Findings))
 
 
-def run_checks(dsn: str | None, checks: Sequence[Check], limits: Limits, samples: Samples) -> Checkup:
+def run_checks(
+    dsn: str | None, checks: Sequence[Check], limits: Limits, samples: Samples, *, may_sample: bool = False
+) -> Checkup:
     """Ask every check, over one read-only connection that waits for no lock longer than 100 ms.
+
+    Args:
+        may_sample: checks may read some rows of tables, too.
 
     Raises:
         ConnectError: there is no connection, or it was lost.
@@ -46,7 +51,7 @@ def run_checks(dsn: str | None, checks: Sequence[Check], limits: Limits, samples
     began = time.monotonic()
     with open_session(dsn, DOCTOR) as session:
         try:
-            facts = Facts(session, samples)
+            facts = Facts(session, samples, may_sample=may_sample)
         except NotReadableError as error:
             raise PermissionDeniedError(f"Nothing can be checked: {error.because}.", hint=error.hint) from error
         answers = tuple((check, _answer(check, facts, limits)) for check in checks)
