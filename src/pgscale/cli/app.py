@@ -26,6 +26,7 @@ COMMANDS = {
     "lint": "pgscale.cli.lint:lint",
     "load": "pgscale.cli.load:load",
     "locks": "pgscale.cli.locks:locks",
+    "maintenance": "pgscale.cli.maintenance:maintenance",
     "partition": "pgscale.cli.partition:partition",
     "tune": "pgscale.cli.tune:tune",
 }

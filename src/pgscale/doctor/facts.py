@@ -225,7 +225,12 @@ class Facts:
         self._kept: dict[str, object] = {}
         self._readings: dict[str, Reading] = {}
         self.server: ServerFacts = self.row(_SERVER)
-        self._samples.open(f"{self._cluster()}-{self.server.database_oid}")
+        self._samples.open(self.database_key)
+
+    @property
+    def database_key(self) -> str:
+        """Name the database, and its cluster: the same from run to run, another for each."""
+        return f"{self._cluster()}-{self.server.database_oid}"
 
     @property
     def grant_monitor(self) -> str:

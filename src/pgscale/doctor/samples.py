@@ -139,7 +139,7 @@ class FileSamples:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory if directory is not None else _state_directory()
+        self._directory = directory if directory is not None else state_directory()
         self._file: Path | None = None
         self._runs: list[dict[str, Any]] = []
 
@@ -184,7 +184,8 @@ class FileSamples:
         return ""
 
 
-def _state_directory() -> Path:
+def state_directory() -> Path:
+    """Return where the user's programs keep what they know from run to run."""
     from platformdirs import user_state_path  # noqa: PLC0415 because only a run that keeps samples needs it
 
     return user_state_path("pgscale", appauthor=False) / "doctor"

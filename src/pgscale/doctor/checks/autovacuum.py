@@ -63,7 +63,13 @@ class VacuumedTable:
         return self.owner or self.name
 
     def due(self, thresholds: AutovacuumLimits) -> tuple[float, float, str]:
-        """How many times due, of dead rows and of any rows, and which those are; 0 for few rows, or not for long.
+        """How many times due, of dead rows and of any rows, and which those are; 0 for few rows, or not for long."""
+        factors = self.factors(thresholds)
+        most, what = max(factors, key=lambda each: each[0])
+        return factors[0][0], most, what
+
+    def factors(self, thresholds: AutovacuumLimits) -> list[tuple[float, str]]:
+        """How many times due by dead rows, by inserted rows (both for VACUUM) and by changed rows (for ANALYZE).
 
         What a session wrote before its own VACUUM or ANALYZE is counted only after it, so it tells little at first.
         """
@@ -76,14 +82,14 @@ class VacuumedTable:
         ):
             is_late = rows >= thresholds.least_rows and (ago_s is None or ago_s >= thresholds.least_wait_s)
             factors.append((rows / max(1.0, at) if is_late and at is not None else 0.0, f"{rows:,} {what}"))
-        most, what = max(factors, key=lambda each: each[0])
-        return factors[0][0], most, what
+        return factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
     """A partitioned table that was never analyzed, with the rows of its partitions."""
 
+    oid: int
     name: str
     rows: float
 
@@ -203,7 +209,8 @@ def judge_enabled(facts: Facts, limits: Limits) -> Answer:
 # What it is behind with
 
 
-def _behind(facts: Facts, limits: Limits) -> list[tuple[float, float, str, VacuumedTable]]:
+def find_behind(facts: Facts, limits: Limits) -> list[tuple[float, float, str, VacuumedTable]]:
+    """Return the tables that wait, the worst first: times due by dead rows, by any rows, which those are, the table."""
     thresholds = limits.autovacuum
     due = [(*each.due(thresholds), each) for each in facts.rows(TABLES)]
     late = [each for each in due if each[1] >= thresholds.warning_due_factor]
@@ -214,7 +221,7 @@ def judge_behind(facts: Facts, limits: Limits) -> Answer:
     """Report tables that autovacuum should have vacuumed or analyzed long since."""
     _only_on_a_primary(facts)
     thresholds = limits.autovacuum
-    behind = _behind(facts, limits)
+    behind = find_behind(facts, limits)
     if not behind:
         return Well("No table waits long for autovacuum.")
     dead_factor, factor, what, first = behind[0]
@@ -267,17 +274,21 @@ def _catch_up(facts: Facts, limits: Limits, behind: list[VacuumedTable]) -> tupl
 # What was never analyzed
 
 
+def find_never_analyzed(facts: Facts, limits: Limits) -> list[tuple[VacuumedTable | Parent, float]]:
+    """Return tables with enough rows that were never analyzed, and about how many rows those are; the largest first."""
+    never: list[tuple[VacuumedTable | Parent, float]] = [
+        (each, max(each.rows, float(each.modified_rows))) for each in facts.rows(TABLES) if each.is_never_analyzed
+    ]
+    never += [(each, each.rows) for each in facts.rows(PARENTS)]
+    least = limits.autovacuum.least_unknown_rows
+    return sorted((each for each in never if each[1] >= least), key=lambda each: each[1], reverse=True)
+
+
 def judge_analyzed(facts: Facts, limits: Limits) -> Answer:
     """Report tables with rows of which the planner has no statistics."""
     _only_on_a_primary(facts)
     least = limits.autovacuum.least_unknown_rows
-    never = [
-        (each.name, max(each.rows, float(each.modified_rows)), False)
-        for each in facts.rows(TABLES)
-        if each.is_never_analyzed
-    ]
-    never += [(each.name, each.rows, True) for each in facts.rows(PARENTS)]
-    never = sorted((each for each in never if each[1] >= least), key=lambda each: each[1], reverse=True)
+    never = [(each.name, rows, isinstance(each, Parent)) for each, rows in find_never_analyzed(facts, limits)]
     if not never:
         return Well(f"Every table of {least:,} rows or more has been analyzed.")
     name, rows, _ = never[0]
@@ -312,7 +323,7 @@ def judge_workers(facts: Facts, limits: Limits) -> Answer:
     _only_on_a_primary(facts)
     workers = facts.rows(WORKERS)
     most = int(facts.setting("autovacuum_max_workers").number)
-    waiting = [each for *_, each in _behind(facts, limits) if not each.is_disabled and each.vacuumed_by is None]
+    waiting = [each for *_, each in find_behind(facts, limits) if not each.is_disabled and each.vacuumed_by is None]
     if len(workers) < most or not waiting:
         busy = f"{format_count(len(workers), 'worker')} of {most} {'is' if len(workers) == 1 else 'are'} busy"
         return Well(f"Autovacuum keeps up: {busy}, and {format_count(len(waiting), 'table')} of this database wait.")

@@ -142,13 +142,7 @@ def _judge(facts: Facts, limits: Limits, *, indexes: bool) -> Answer:
     large = [each for each in large if each[0].is_index == indexes and each[0].pages * block >= thresholds.least_bytes]
     hidden = [each for each in large if any(column.is_hidden for column in each)]
     known = [each for each in large if each not in hidden and _is_known(each)]
-    bloated = [
-        found
-        for found in (estimate(each, block) for each in known)
-        if found.share >= thresholds.warning_share and found.bloat_pages * block >= thresholds.least_bytes
-    ]
-    if bloated:
-        bloated.sort(key=lambda each: each.bloat_pages, reverse=True)
+    if bloated := _bloated(facts, limits, known):
         return Findings((_finding(facts, limits, bloated),))
     if hidden:
         role = quote_ident(facts.server.role)
@@ -164,6 +158,28 @@ def _judge(facts: Facts, limits: Limits, *, indexes: bool) -> Answer:
     if len({each.oid for each in columns}) >= READ and columns[-1].pages * block >= thresholds.least_bytes:
         said += f"; only the {READ:,} largest tables and indexes were judged"
     return Well(f"{said}.")
+
+
+def find_bloated_indexes(facts: Facts, limits: Limits) -> list[Estimate]:
+    """Return the btree indexes that have far more pages than their rows need, as far as the login may know."""
+    indexes = [list(columns) for _, columns in groupby(facts.rows(COLUMNS), key=lambda each: each.oid)]
+    known = [
+        each
+        for each in indexes
+        if each[0].is_index and _is_known(each) and not any(column.is_hidden for column in each)
+    ]
+    return _bloated(facts, limits, known)
+
+
+def _bloated(facts: Facts, limits: Limits, known: list[list[StoredColumn]]) -> list[Estimate]:
+    thresholds, block = limits.bloat, facts.server.block_bytes
+    found = (estimate(each, block) for each in known if each[0].pages * block >= thresholds.least_bytes)
+    bloated = [
+        each
+        for each in found
+        if each.share >= thresholds.warning_share and each.bloat_pages * block >= thresholds.least_bytes
+    ]
+    return sorted(bloated, key=lambda each: each.bloat_pages, reverse=True)
 
 
 def _is_known(columns: Sequence[StoredColumn]) -> bool:

@@ -202,19 +202,25 @@ def judge_tables(facts: Facts, limits: Limits) -> Answer:
     findings: list[Finding] = []
     for kind in NOUN:
         scale = read_scale(facts, kind)
-        aged: list[tuple[Severity, AgedTable]] = []
-        for each in sorted(tables, key=lambda each: each.age(scale.kind), reverse=True):
-            severity = scale.severity(each.age(kind), each.most(kind), limits)
-            if severity is not None:
-                aged.append((severity, each))
+        aged = find_aged(facts, limits, scale)
         if aged:
-            aged.sort(key=lambda each: rank(each[0]), reverse=True)
             findings.append(_tables(facts, limits, scale, aged[0][0], [each for _, each in aged]))
     if findings:
         findings.sort(key=lambda each: rank(each.severity), reverse=True)
         return Findings(tuple(findings))
     oldest = max(tables, key=lambda each: each.age_xids)
     return Well(f"The oldest table, {oldest.shown}, is {format_count(oldest.age_xids, 'transaction')} old.")
+
+
+def find_aged(facts: Facts, limits: Limits, scale: Scale) -> list[tuple[Severity, AgedTable]]:
+    """Return the tables that should have been frozen, the worst first."""
+    kind: Kind = scale.kind
+    aged: list[tuple[Severity, AgedTable]] = []
+    for each in sorted(facts.rows(TABLES), key=lambda each: each.age(kind), reverse=True):
+        severity = scale.severity(each.age(kind), each.most(kind), limits)
+        if severity is not None:
+            aged.append((severity, each))
+    return sorted(aged, key=lambda each: rank(each[0]), reverse=True)
 
 
 def _tables(facts: Facts, limits: Limits, scale: Scale, severity: Severity, aged: list[AgedTable]) -> Finding:

@@ -70,7 +70,7 @@ WITH RECURSIVE below (root, oid) AS (
   UNION ALL
   SELECT b.root, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
 )
-SELECT b.root::pg_catalog.regclass::text AS name,
+SELECT b.root::int8 AS oid, b.root::pg_catalog.regclass::text AS name,
   pg_catalog.sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_catalog.pg_stat_get_live_tuples(c.oid) END)::float8 AS rows
 FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid AND c.relkind = 'r'
 GROUP BY b.root ORDER BY rows DESC LIMIT 500;
