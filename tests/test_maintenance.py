@@ -23,6 +23,7 @@ from pgscale.doctor.maintenance import gate, runner
 from pgscale.errors import UsageError
 from support.cli import Ran, pgscale
 from support.clients import psql
+from support.doctor import vacuum_shared_catalogs
 from support.servers import Database
 from support.waiting_sessions import outcome, send, until_true
 
@@ -92,6 +93,7 @@ class Keeper:
 @pytest.fixture
 def keeper(quiet_database: Database, tmp_path: Path) -> Keeper:
     psql(quiet_database.dsn, SCHEMA)
+    vacuum_shared_catalogs(quiet_database)
     # What a session wrote is counted at its end, on 14 some time later: its own VACUUM would come too early.
     observer = quiet_database.connect()
     until_true(observer, "SELECT sum(n_tup_ins) = 17000 FROM pg_stat_user_tables")

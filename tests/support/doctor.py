@@ -105,6 +105,14 @@ def plain_role_of(database: Database) -> str:
     return database.create_role("plain")
 
 
+def vacuum_shared_catalogs(database: Database) -> None:
+    """Clear away what other tests have left in the catalogs of all databases, where autovacuum is off."""
+    psql(
+        database.superuser_dsn,
+        "VACUUM (ANALYZE) pg_authid, pg_auth_members, pg_database, pg_db_role_setting, pg_shdepend, pg_shdescription",
+    )
+
+
 def burn_xids(database: Database, count: int) -> None:
     """Let transaction ids pass, as writers would."""
     with database.connect_superuser() as connection:

@@ -30,8 +30,9 @@ WHERE c.oid = ANY (%(oids)s::int8[]::oid[]);
 
 -- name: rights
 -- since: 170000
--- On tables. Who owns the database may vacuum all of it; from 17 on MAINTAIN may be granted.
-SELECT t.oid::int8 AS oid, o.is_owner OR o.may_maintain OR pg_catalog.pg_has_role(d.datdba, 'USAGE') AS may_vacuum,
+-- On tables. Who owns the database may vacuum all of it but catalogs of all databases; from 17 on MAINTAIN may be granted.
+SELECT t.oid::int8 AS oid,
+  o.is_owner OR o.may_maintain OR NOT t.relisshared AND pg_catalog.pg_has_role(d.datdba, 'USAGE') AS may_vacuum,
   o.is_owner OR o.may_maintain AS may_reindex, o.is_owner AS may_drop,
   pg_catalog.has_schema_privilege(t.relnamespace, 'USAGE') AS may_look
 FROM pg_catalog.pg_class t
@@ -43,7 +44,7 @@ WHERE t.oid = ANY (%(oids)s::int8[]::oid[]);
 
 -- name: rights
 -- until: 170000
-SELECT t.oid::int8 AS oid, o.is_owner OR pg_catalog.pg_has_role(d.datdba, 'USAGE') AS may_vacuum,
+SELECT t.oid::int8 AS oid, o.is_owner OR NOT t.relisshared AND pg_catalog.pg_has_role(d.datdba, 'USAGE') AS may_vacuum,
   o.is_owner AS may_reindex, o.is_owner AS may_drop,
   pg_catalog.has_schema_privilege(t.relnamespace, 'USAGE') AS may_look
 FROM pg_catalog.pg_class t
