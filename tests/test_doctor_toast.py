@@ -152,6 +152,10 @@ def test_reads(quiet_database: Database, tmp_path: Path) -> None:
     assert table["toast_share"] > 0.9
     doctor.limits(toast={"least_pages_per_s": 0.5, "warning_disk_pages_per_s": 0})
     assert doctor.finding(READS)["severity"] == "warning"
+    for name, value in (("least_read_share", 1), ("least_pages_per_s", 1e6)):
+        doctor.limits(toast={"least_pages_per_s": 0.5, name: value})
+        assert doctor.is_well(READS)
+    doctor.limits(toast={"least_pages_per_s": 0.5})
 
     # The last remedy takes it out of what is selected.
     side = finding["remedies"][-1]
