@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from pgscale.embedded import Server
+from support.cli import pgscale
 from support.clients import psql
 from support.doctor import Doctor
 from support.servers import Database
+from support.standby import standby_of
 
 UNUSED, REDUNDANT, INVALID = "indexes.unused", "indexes.redundant", "indexes.invalid"
 FOREIGN_KEYS, BRIN = "indexes.foreign_keys", "indexes.brin"
@@ -107,6 +111,93 @@ def test_unused(quiet_database: Database, tmp_path: Path, pg_version: int) -> No
     left = _indexes(database)
     assert left.keys() - {"t_a"} == {"p_pkey", "t_pkey", "t_u_key", "t_p", "t_n"}
     assert doctor.is_well(UNUSED) or pg_version < 16
+
+
+def _counted_s(server: Server) -> float:
+    with psycopg.connect(server.dsn()) as connection:
+        query = "SELECT EXTRACT(EPOCH FROM clock_timestamp() - stats_reset)::float8 FROM pg_stat_bgwriter"
+        return connection.execute(query).fetchall()[0][0]
+
+
+# 14 and 17 come without pg_basebackup here; 18 tells when an index was last used.
+@pytest.mark.versions(15, 18)
+def test_unused_on_replicas_too(
+    private_server: Callable[..., Server],
+    database_factory: Callable[..., Database],
+    tmp_path: Path,
+    pg_version: int,
+) -> None:
+    primary = private_server({"autovacuum": "off", "wal_retrieve_retry_interval": "100ms"})
+    database = database_factory(primary)
+    other = database_factory(primary)
+    doctor = Doctor(database, tmp_path)
+    psql(
+        database.dsn,
+        """
+        CREATE TABLE t (id integer PRIMARY KEY, a integer, b integer);
+        CREATE INDEX t_a ON t (a); CREATE INDEX t_b ON t (b);
+        INSERT INTO t SELECT g, g, g FROM generate_series(1, 1000) g; VACUUM ANALYZE t;
+        """,
+    )
+    doctor.limits(indexes={"least_unused_bytes": 0, "unused_s": 0.2})
+    doctor.answer(UNUSED)
+    doctor.hours_pass(1)
+    with standby_of(primary) as standby:
+        replica = Database(standby, database.name, database.owner)
+        finding = doctor.finding(UNUSED)
+        assert (finding["severity"], _named(finding)) == ("info", {"t_a", "t_b"})
+        assert "1 standby is connected: name them with --replica" in finding["cost"]
+        named = ("--replica", replica.dsn_as(doctor.role))
+        until = time.monotonic() + 60
+        while True:
+            psql(replica.dsn, "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT * FROM t WHERE a = 5")
+            doctor.limits(indexes={"least_unused_bytes": 0, "unused_s": 0.8 * _counted_s(standby)})
+            if _named(finding := doctor.finding(UNUSED, *named)) == {"t_b"}:
+                break
+            assert time.monotonic() < until, finding
+        assert (finding["severity"], "nor on 1 replica." in finding["fact"]) == ("warning", True)
+        # Where it is known when it was used, that can be long ago.
+        doctor.limits(indexes={"least_unused_bytes": 0, "unused_s": 1e-6})
+        assert _named(doctor.finding(UNUSED, *named)) == ({"t_a", "t_b"} if pg_version >= 16 else {"t_b"})
+        while "counts scans for" not in finding["cost"]:
+            assert time.monotonic() < until, finding
+            psql(standby.dsn(database.name), "SELECT pg_stat_reset()")
+            doctor.limits(indexes={"least_unused_bytes": 0, "unused_s": 0.9 * _counted_s(primary)})
+            finding = doctor.finding(UNUSED, *named)
+        assert finding["severity"] == "info"
+        doctor.limits(indexes={"least_unused_bytes": 0, "unused_s": 0})
+
+        # Who does not answer is named.
+        finding = doctor.finding(UNUSED, *named, "--replica", "host=127.0.0.1 port=1")
+        assert "Replica 127.0.0.1:1 could not be asked, and may use them: Cannot connect" in finding["cost"]
+        assert [bool(each["not_asked_because"]) for each in finding["evidence"]["replicas"]] == [False, True]
+        told = pgscale("doctor", "--only", UNUSED, "--dsn", database.dsn, "--replica", "host=127.0.0.1 port=1")
+        assert "Note: Replica 127.0.0.1:1 could not be asked: Cannot connect" in told.out
+
+        # Only what is a standby of this database counts.
+        stranger = private_server({})
+        stranger.stop("fast")
+        (stranger.data_dir / "standby.signal").touch()
+        stranger.start()
+        for dsn, said in (
+            (database.dsn, "is no standby"),
+            (standby.dsn(other.name), f"leads to database {other.name}, not to {database.name}"),
+            (stranger.dsn(), "is a standby of another server: its system identifier"),
+        ):
+            ran = pgscale("doctor", "--dsn", database.dsn, "--samples", "none", "--replica", dsn)
+            assert (ran.exit_code, said in ran.err) == (2, True), ran.err
+        ran = pgscale("doctor", "--dsn", replica.dsn, "--replica", replica.dsn)
+        assert (ran.exit_code, "The database examined is on a standby" in ran.err) == (2, True), ran.err
+        ran = pgscale("doctor", "--dsn", database.dsn, "--only", "horizon", "--replica", replica.dsn)
+        assert (ran.exit_code, "is not among the chosen checks" in ran.err) == (2, True), ran.err
+
+        # Where the identifier is hidden, it is known by its tables.
+        psql(database.superuser_dsn, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        doctor.finding(UNUSED, *named)
+        psql(standby.dsn(), "SELECT pg_wal_replay_pause()")
+        psql(database.dsn, "DROP TABLE t; CREATE TABLE t1 (id integer); CREATE TABLE t2 (id integer)")
+        ran = pgscale("doctor", "--dsn", database.dsn_as(doctor.role), *named)
+        assert (ran.exit_code, "has other tables than the database examined" in ran.err) == (2, True), ran.err
 
 
 def _repeats(finding: dict[str, Any]) -> dict[str, str]:

@@ -49,6 +49,25 @@ def test_names_and_variants():
     ]
 
 
+def test_lines_with_a_gate_are_for_their_servers_only():
+    text = """-- name: a
+-- until: 180000
+SELECT 1,
+  'x -- since: 160000', -- a comment
+  new, -- since: 160000
+  old, -- until: 160000
+  short -- since: 150000 until: 170000
+FROM t;"""
+    variants = parse(text, origin="f").variants()
+    assert [(q.since, q.until) for q in variants] == [
+        (0, 150000), (150000, 160000), (160000, 170000), (170000, 180000),
+    ]  # fmt: skip
+    rest = [q.text.decode().splitlines()[2:] for q in variants]
+    assert rest == [["  old,", "FROM t"], ["  old,", "  short", "FROM t"], ["  new,", "  short", "FROM t"],
+        ["  new,", "FROM t"]]  # fmt: skip
+    assert all("'x -- since: 160000', -- a comment" in q.text.decode() for q in variants)
+
+
 def test_unknown_name_and_uncovered_server_are_named():
     queries = parse("-- name: a\n-- since: 150000\nSELECT 1\n", origin="room/queries.sql")
     with pytest.raises(QueryFileError, match=r"room/queries\.sql has no query 'b'"):
@@ -68,6 +87,9 @@ def test_unknown_name_and_uncovered_server_are_named():
         ("-- name: a\n-- since: 150000\n-- since: 160000\nSELECT 1", "is not one since"),
         ("-- name: a\n-- since: 170000\n-- until: 170000\nSELECT 1", "matches no server"),
         ("-- name: a\n-- only words\n", "'a' has no SQL"),
+        ("-- name: a\nSELECT 1 -- since: 150000\n", "'a' has no SQL"),
+        ("-- name: a\nSELECT 1, -- since: 15 until: 15\n2", "SELECT 1, .* matches no server"),
+        ("-- name: a\nSELECT 1, -- since: 15 since: 16\n2", "matches no server"),
         ("-- name: a\n-- name: b\nSELECT 1", "'a' has no SQL"),
         ("-- name: a\nSELECT 1\n-- name: a\nSELECT 2", "f:3: 'a' matches servers that .* f:1"),
         ("-- name: a\n-- until: 170001\nSELECT 1\n-- name: a\n-- since: 170000\nSELECT 2", "matches servers"),

@@ -51,12 +51,12 @@ class Doctor:
         assert ran.exit_code == (answered["worst"] in ("warning", "critical")), ran.out
         return {answer["check"]: answer for answer in answered["checks"]}
 
-    def answer(self, check: str) -> dict[str, Any]:
-        return self.answers("--only", check)[check]
+    def answer(self, check: str, *arguments: str) -> dict[str, Any]:
+        return self.answers("--only", check, *arguments)[check]
 
-    def finding(self, check: str) -> dict[str, Any]:
+    def finding(self, check: str, *arguments: str) -> dict[str, Any]:
         """The only finding of a check."""
-        answer = self.answer(check)
+        answer = self.answer(check, *arguments)
         assert answer["answer"] == "finding", answer
         (finding,) = answer["findings"]
         return finding

@@ -28,6 +28,13 @@ from pgscale.core.model import Report
 )
 @click.option("--sample", is_flag=True, help="Also read some rows of tables, where a check can tell more (toast).")
 @click.option(
+    "--replica",
+    "replicas",
+    multiple=True,
+    metavar="DSN",
+    help="A standby of the same database: an index that it uses is not unused; may be repeated.",
+)
+@click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="Default: pgscale.toml in this directory."
 )
 @common
@@ -40,6 +47,7 @@ def doctor(
     samples: str | None,
     sample: bool,
     config: Path | None,
+    replicas: tuple[str, ...],
     dsn: str | None,
     as_json: bool,
 ) -> None:
@@ -52,6 +60,7 @@ def doctor(
     Example:
       pgscale doctor --dsn postgresql://monitor@db/shop
       pgscale doctor --only horizon --fail-on critical --json
+      pgscale doctor --dsn postgresql://monitor@db/shop --replica postgresql://monitor@replica/shop
       pgscale doctor --explain horizon.held
     """
     from pgscale.commands import doctor as commands  # noqa: PLC0415 because only this verb needs it
@@ -60,7 +69,14 @@ def doctor(
         render(commands.explain(explain, config), as_json)
         return
     report = commands.examine(
-        dsn, only=only, ignore=ignore, fail_on=fail_on, samples=samples, config=config, may_sample=sample
+        dsn,
+        only=only,
+        ignore=ignore,
+        fail_on=fail_on,
+        samples=samples,
+        config=config,
+        may_sample=sample,
+        replicas=replicas,
     )
     render(_coloured(report), as_json)
 

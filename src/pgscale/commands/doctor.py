@@ -13,10 +13,12 @@ from pgscale.core.finding import Answer, Findings, NotChecked, Severity, rank
 from pgscale.core.model import Json, Report
 from pgscale.core.units import format_count, format_duration
 from pgscale.doctor import registry
+from pgscale.doctor.checks.index_use import UNUSED
 from pgscale.doctor.facts import queries_of
 from pgscale.doctor.limits import Limits
 from pgscale.doctor.runner import Checkup, run_checks
 from pgscale.doctor.samples import FileSamples, NoSamples, Samples
+from pgscale.errors import UsageError
 
 
 def examine(
@@ -28,18 +30,24 @@ def examine(
     samples: str | None,
     config: Path | None,
     may_sample: bool = False,
+    replicas: tuple[str, ...] = (),
 ) -> Report:
     """Answer every chosen check; exit code 1 when something as bad as `fail_on` was found.
 
     Args:
         only, ignore: ids and areas of checks.
+        replicas: DSNs of standbys, whose use of indexes counts as well.
         samples: the directory of earlier runs' counters; `none`; None for the user's own.
         config: None reads pgscale.toml of the working directory where there is one.
         may_sample: some rows of tables may be read, by checks that can tell more by them.
     """
     limits = _limits(config)
     checks = registry.choose(only, (*ignore, *limits.ignore))
-    checkup = run_checks(dsn, checks, limits, _samples(samples), may_sample=may_sample)
+    if replicas and UNUSED not in checks:
+        raise UsageError(
+            f"--replica serves {UNUSED.id} only, which is not among the chosen checks.", hint="Leave one of them out."
+        )
+    checkup = run_checks(dsn, checks, limits, _samples(samples), replicas, may_sample=may_sample)
     bad = checkup.worst is not None and rank(checkup.worst) >= rank(fail_on)
     return Report(data=_data(checkup), text="\n".join(_page(checkup)), exit_code=1 if bad else 0)
 

@@ -206,6 +206,21 @@ _EXTENSIONS = Section(area="server", query="extensions", row=Extension)
 _SYSTEM_IDENTIFIER = Section(area="server", query="system_identifier", row=_SystemIdentifier)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A standby that was named.
+
+    Args:
+        name: host and port, as given.
+        facts: None when it could not be reached.
+        because: why not; without a full stop.
+    """
+
+    name: str
+    facts: Facts | None
+    because: str = ""
+
+
 class Facts:
     """What is known of one database, read when it is asked for.
 
@@ -215,6 +230,9 @@ class Facts:
         session: of profile DOCTOR.
         samples: where counters are kept from run to run.
         may_sample: the user wants rows to be read, where a check can tell more by them.
+
+    Attributes:
+        replicas: standbys of the database that were named, for checks that must ask them, too.
     """
 
     def __init__(self, session: Session, samples: Samples | None = None, *, may_sample: bool = False) -> None:
@@ -224,6 +242,7 @@ class Facts:
         self._samples: Samples = samples if samples is not None else NoSamples()
         self._kept: dict[str, object] = {}
         self._readings: dict[str, Reading] = {}
+        self.replicas: tuple[Replica, ...] = ()
         self.server: ServerFacts = self.row(_SERVER)
         self._samples.open(self.database_key)
 
@@ -449,12 +468,17 @@ class Facts:
             return NotReadableError(took, "Run it again when the server is less busy.")
         return NotReadableError(f"its query failed ({said})")
 
-    def _cluster(self) -> str:
+    def system_identifier(self) -> str | None:
+        """Return what a server and its standbys have in common; None where that is hidden, as by some services."""
         try:
             return self.row(_SYSTEM_IDENTIFIER).system_identifier
         except NotReadableError:
-            # Some managed services hide it. A server that was replaced behind its name has another start time.
-            return "".join(c if c.isalnum() else "_" for c in f"{self._session.info.host}_{self._session.info.port}")
+            return None
+
+    def _cluster(self) -> str:
+        # Where it is hidden: a server that was replaced behind its name has another start time.
+        host = f"{self._session.info.host}_{self._session.info.port}"
+        return self.system_identifier() or "".join(c if c.isalnum() else "_" for c in host)
 
 
 def queries_of(what: Section[Any] | Counters) -> named.Queries:

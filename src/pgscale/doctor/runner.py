@@ -12,6 +12,7 @@ from pgscale.doctor.facts import DOCTOR, Facts, NotReadableError, ServerFacts
 from pgscale.doctor.limits import Limits
 from pgscale.doctor.model import Check
 from pgscale.doctor.samples import Samples
+from pgscale.doctor.standbys import open_replicas
 from pgscale.errors import PermissionDeniedError
 
 
@@ -37,16 +38,24 @@ class Checkup:
 
 
 def run_checks(
-    dsn: str | None, checks: Sequence[Check], limits: Limits, samples: Samples, *, may_sample: bool = False
+    dsn: str | None,
+    checks: Sequence[Check],
+    limits: Limits,
+    samples: Samples,
+    replicas: Sequence[str] = (),
+    *,
+    may_sample: bool = False,
 ) -> Checkup:
     """Ask every check, over one read-only connection that waits for no lock longer than 100 ms.
 
     Args:
         may_sample: checks may read some rows of tables, too.
+        replicas: DSNs of standbys to ask, too, each over one connection more.
 
     Raises:
         ConnectError: there is no connection, or it was lost.
         PermissionDeniedError: the login may not even read what every check needs.
+        UsageError: a replica is none of this database.
     """
     began = time.monotonic()
     with open_session(dsn, DOCTOR) as session:
@@ -54,13 +63,16 @@ def run_checks(
             facts = Facts(session, samples, may_sample=may_sample)
         except NotReadableError as error:
             raise PermissionDeniedError(f"Nothing can be checked: {error.because}.", hint=error.hint) from error
-        answers = tuple((check, _answer(check, facts, limits)) for check in checks)
-        note = facts.keep_samples()
+        with open_replicas(replicas, facts) as facts.replicas:
+            answers = tuple((check, _answer(check, facts, limits)) for check in checks)
+        notes = [f"Replica {each.name} could not be asked: {each.because}." for each in facts.replicas if each.because]
+        if note := facts.keep_samples():
+            notes.append(note)
     return Checkup(
         server=facts.server,
         answers=answers,
         took_s=time.monotonic() - began,
-        notes=(note,) if note else (),
+        notes=tuple(notes),
     )
 
 

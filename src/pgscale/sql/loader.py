@@ -8,7 +8,14 @@
     -- until: 170000
     SELECT checkpoints_timed AS num_timed FROM pg_stat_bgwriter
 
-The numbers are `server_version_num`; `since` is included, `until` is not. Parameters are psycopg's:
+    -- name: read_indexes
+    SELECT indexrelid,
+      indnullsnotdistinct AS is_strict -- since: 150000
+      false AS is_strict -- until: 150000
+    FROM pg_index
+
+The numbers are `server_version_num`; `since` is included, `until` is not. A line that ends in a gate of its own belongs
+to those servers only; the query then has a variant for each. Parameters are psycopg's:
 `%(oid)s`; in a query that has any, a per cent sign is written `%%`.
 """
 
@@ -25,6 +32,8 @@ from pgscale.errors import PgscaleError
 
 _NAME = re.compile(r"--\s*name:\s*(?P<name>\S*)\s*")
 _GATE = re.compile(r"--\s*(?P<word>\w+):\s*(?P<number>\d+)\s*")
+_LINE_GATE = re.compile(r"(?P<sql>.*\S)\s+--(?P<gates>(?:\s+(?:since|until):\s*\d+)+)\s*")
+_LINE_WORD = re.compile(r"(since|until):\s*(\d+)")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -130,10 +139,11 @@ def _blocks(lines: list[str], origin: str) -> Iterator[Query]:
         if line.strip() and not line.startswith("--"):
             raise QueryFileError(f"{origin}:{number}: SQL stands before the first `-- name:`.")
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        yield _block(lines[start:end], f"{origin}:{start + 1}")
+        yield from _variants(lines[start:end], f"{origin}:{start + 1}")
 
 
-def _block(lines: list[str], origin: str) -> Query:
+def _variants(lines: list[str], origin: str) -> Iterator[Query]:
+    """Yield a block as it stands, or, where lines have gates, as it is for each span of servers between them."""
     found = _NAME.fullmatch(lines[0])
     name = found["name"] if found else ""
     if not _IDENTIFIER.fullmatch(name):
@@ -149,7 +159,26 @@ def _block(lines: list[str], origin: str) -> Query:
     since, until = gates.get("since", 0), gates.get("until")
     if until is not None and until <= since:
         raise QueryFileError(f"{origin}: {name!r} matches no server: until is not above since.")
-    statement = "\n".join(lines[body:]).strip().removesuffix(";").rstrip()
-    if not any(line.strip() and not line.lstrip().startswith("--") for line in statement.splitlines()):
-        raise QueryFileError(f"{origin}: {name!r} has no SQL.")
-    return Query(name=name, since=since, until=until, text=statement.encode(), origin=origin)
+    gated = [_gated(line, origin) for line in lines[body:]]
+    edges = {edge for _, first, last in gated for edge in (first, last) if edge is not None}
+    edges = {edge for edge in edges if since < edge and (until is None or edge < until)}
+    firsts = [since, *sorted(edges)]
+    for first, last in zip(firsts, [*firsts[1:], until], strict=True):
+        kept = (text for text, low, high in gated if low <= first and (high is None or first < high))
+        statement = "\n".join(kept).strip().removesuffix(";").rstrip()
+        if not any(line.strip() and not line.lstrip().startswith("--") for line in statement.splitlines()):
+            raise QueryFileError(f"{origin}: {name!r} has no SQL.")
+        yield Query(name=name, since=first, until=last, text=statement.encode(), origin=origin)
+
+
+def _gated(line: str, origin: str) -> tuple[str, int, int | None]:
+    """Return a line without its gate, and the servers it is for."""
+    found = _LINE_GATE.fullmatch(line)
+    if found is None:
+        return line, 0, None
+    gates = _LINE_WORD.findall(found["gates"])
+    named = {word: int(number) for word, number in gates}
+    since, until = named.get("since", 0), named.get("until")
+    if len(named) < len(gates) or (until is not None and until <= since):
+        raise QueryFileError(f"{origin}: the gate of {line.strip()!r} matches no server.")
+    return found["sql"], since, until

@@ -8,13 +8,12 @@ from pgscale.core.finding import Answer, Finding, Findings, Remedy, Well
 from pgscale.core.model import QName
 from pgscale.core.units import format_bytes, format_count
 from pgscale.doctor import ddl
-from pgscale.doctor.checks.partition_indexes import PARTITIONS, build_index
+from pgscale.doctor.checks.partition_indexes import OWNER, PARTITIONS, build_index
 from pgscale.doctor.facts import Facts, NotReadableError, Section
 from pgscale.doctor.limits import IndexesLimits, Limits
 from pgscale.doctor.model import Check
 
 SHOWN = 10
-OWNER = "The owner of the table may."
 # pages_per_range, as it is unless told otherwise.
 BRIN_RANGE_PAGES = 128
 # With fewer values, whatever their order, no range of pages can be left out.

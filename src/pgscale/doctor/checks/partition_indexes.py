@@ -1,8 +1,8 @@
-"""How to index a partitioned table without blocking it: there is no CREATE INDEX CONCURRENTLY for the whole."""
+"""What indexes of partitioned tables need: there is no CREATE or DROP INDEX CONCURRENTLY for the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pgscale.core.model import QName
@@ -11,6 +11,7 @@ from pgscale.doctor.facts import Facts, Section
 
 # Of an identifier, in bytes (NAMEDATALEN - 1).
 LONGEST_NAME = 63
+OWNER = "The owner of the table may."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,13 @@ class Partition:
 
 
 PARTITIONS = Section(area="indexes", query="partitions", row=Partition)
+
+
+def how_dropped(are_partitioned: Iterable[bool]) -> str:
+    """Say what cannot be dropped without a lock, to stand behind "without blocking anybody"."""
+    if not any(are_partitioned):
+        return ""
+    return "; those of partitioned tables under ACCESS EXCLUSIVE, for which they wait 2 s at most"
 
 
 def build_index(facts: Facts, table_oid: int, table: QName, columns: Sequence[str]) -> list[str]:

@@ -13,17 +13,18 @@ FROM pg_catalog.pg_database d, pg_catalog.pg_stat_bgwriter b, pg_catalog.pg_stat
 WHERE d.datname = pg_catalog.current_database();
 
 -- name: unused
--- since: 160000
 -- Spared is what is unique, as replica identities are, holds a constraint, or serves a foreign key.
 WITH used AS MATERIALIZED (
   SELECT c.oid, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
-    pg_catalog.pg_stat_get_lastscan(c.oid) AS last_used_at,
+    pg_catalog.pg_stat_get_lastscan(c.oid) AS last_used_at, -- since: 160000
+    NULL::timestamptz AS last_used_at, -- until: 160000
     c.relpages::int8 AS pages
   FROM pg_catalog.pg_class c
   WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384 AND NOT c.relispartition
   UNION ALL
   SELECT pg_catalog.pg_partition_root(c.oid)::oid, pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8,
-    pg_catalog.max(pg_catalog.pg_stat_get_lastscan(c.oid)),
+    pg_catalog.max(pg_catalog.pg_stat_get_lastscan(c.oid)), -- since: 160000
+    NULL::timestamptz, -- until: 160000
     pg_catalog.sum(c.relpages)::int8
   FROM pg_catalog.pg_class c
   WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.relispartition
@@ -43,8 +44,8 @@ WITH used AS MATERIALIZED (
   ORDER BY u.scans = 0 DESC, u.pages DESC, u.oid
   LIMIT 500
 )
-SELECT ns.nspname::text AS schema, c.relname::text AS name, m.indrelid::pg_catalog.regclass::text AS table_name,
-  c.relkind = 'I' AS is_partitioned, k.columns, m.is_partial, m.scans, m.pages,
+SELECT m.indexrelid::int8 AS oid, ns.nspname::text AS schema, c.relname::text AS name, m.indrelid::pg_catalog.regclass::text
+    AS table_name, c.relkind = 'I' AS is_partitioned, k.columns, m.is_partial, m.scans, m.pages,
   EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - m.last_used_at)::float8 AS unused_s,
   pg_catalog.age(c.xmin) AS age_xids,
   (pg_catalog.pg_stat_get_tuples_inserted(m.indrelid) + pg_catalog.pg_stat_get_tuples_updated(m.indrelid)
@@ -59,52 +60,22 @@ CROSS JOIN LATERAL (
 ) k
 ORDER BY m.pages DESC, c.oid;
 
--- name: unused
--- until: 160000
-WITH used AS MATERIALIZED (
-  SELECT c.oid, pg_catalog.pg_stat_get_numscans(c.oid) AS scans,
-    c.relpages::int8 AS pages
+-- name: scans
+-- Of a standby, by index of the primary: those that were used there at all; partitions are counted to their root.
+SELECT x.oid::int8 AS oid, pg_catalog.sum(x.scans)::int8 AS scans,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.max(x.last_used_at))::float8 AS unused_s
+FROM (
+  SELECT CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid ELSE c.oid END AS oid,
+    pg_catalog.pg_stat_get_lastscan(c.oid) AS last_used_at, -- since: 160000
+    NULL::timestamptz AS last_used_at, -- until: 160000
+    pg_catalog.pg_stat_get_numscans(c.oid) AS scans
   FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384 AND NOT c.relispartition
-  UNION ALL
-  SELECT pg_catalog.pg_partition_root(c.oid)::oid, pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8,
-    pg_catalog.sum(c.relpages)::int8
-  FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.relpersistence <> 't' AND c.relispartition
-  GROUP BY 1
-), may_go AS MATERIALIZED (
-  SELECT i.indexrelid, i.indrelid, i.indkey, i.indpred IS NOT NULL AS is_partial, u.scans, u.pages
-  FROM used u
-  JOIN pg_catalog.pg_index i ON i.indexrelid = u.oid
-  WHERE i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_constraint f
-      WHERE f.conrelid = i.indrelid AND f.contype = 'f'
-        AND (i.indkey::int2[])[0:pg_catalog.cardinality(f.conkey) - 1] @> f.conkey)
-    AND NOT EXISTS (
-      SELECT FROM pg_catalog.pg_depend e
-      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = i.indrelid AND e.deptype = 'e')
-  ORDER BY u.scans = 0 DESC, u.pages DESC, u.oid
-  LIMIT 500
-)
-SELECT ns.nspname::text AS schema, c.relname::text AS name, m.indrelid::pg_catalog.regclass::text AS table_name,
-  c.relkind = 'I' AS is_partitioned, k.columns, m.is_partial, m.scans, m.pages,
-  NULL::float8 AS unused_s,
-  pg_catalog.age(c.xmin) AS age_xids,
-  (pg_catalog.pg_stat_get_tuples_inserted(m.indrelid) + pg_catalog.pg_stat_get_tuples_updated(m.indrelid)
-    - pg_catalog.pg_stat_get_tuples_hot_updated(m.indrelid))::int8 AS written_rows
-FROM may_go m
-JOIN pg_catalog.pg_class c ON c.oid = m.indexrelid
-JOIN pg_catalog.pg_namespace ns ON ns.oid = c.relnamespace
-CROSS JOIN LATERAL (
-  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
-  FROM pg_catalog.unnest(m.indkey::int2[]) WITH ORDINALITY AS o (attnum, place)
-  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = m.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
-) k
-ORDER BY m.pages DESC, c.oid;
+  WHERE c.relkind = 'i' AND c.oid >= 16384
+) x
+WHERE x.scans > 0
+GROUP BY x.oid;
 
 -- name: redundant
--- since: 150000
 -- Pairs of which `less` answers nothing that `more` does not: the same predicate, operator classes (and so access
 -- method), collations and order, its keys the same or (B-tree) their beginning, its INCLUDEd columns in `more`. What is
 -- unique gives way to nothing but what is unique in the same way. Node trees differ in the places of their source text.
@@ -135,72 +106,8 @@ WITH sizes AS MATERIALIZED (
     AND (l.indexprs IS NULL OR pg_catalog.regexp_replace(l.indexprs::text, ':location -?\d+', '', 'g')
       = pg_catalog.regexp_replace(m.indexprs::text, ':location -?\d+', '', 'g'))
     AND (NOT l.indisunique OR m.indisunique AND l.indnkeyatts = m.indnkeyatts AND m.indimmediate
-      AND l.indnullsnotdistinct = m.indnullsnotdistinct)
-    AND l.indexrelid NOT IN (SELECT f.conindid FROM pg_catalog.pg_constraint f WHERE f.contype = 'f')
-    AND l.indrelid NOT IN (
-      SELECT e.objid FROM pg_catalog.pg_depend e
-      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.deptype = 'e')
-), largest AS MATERIALIZED (
-  SELECT p.*, c.relname, c.relnamespace, c.relkind,
-    CASE WHEN c.relkind = 'I' THEN COALESCE((SELECT z.pages FROM sizes z WHERE z.oid = p.less), 0)
-      ELSE c.relpages END::int8 AS pages
-  FROM pair p
-  JOIN pg_catalog.pg_class c ON c.oid = p.less
-  WHERE NOT c.relispartition AND c.relpersistence <> 't' AND (p.is_duplicate OR c.relam = 403)
-  ORDER BY pages DESC, p.less, p.more
-  LIMIT 1000
-)
-SELECT p.less::int8 AS oid, p.more::int8 AS more_oid, ns.nspname::text AS schema, p.relname::text AS name,
-  tn.nspname::text AS table_schema, t.relname::text AS table_name, p.relkind = 'I' AS is_partitioned,
-  p.more::pg_catalog.regclass::text AS more, k.columns, p.is_partial, p.is_duplicate, p.is_unique, p.more_is_unique,
-  p.more_columns, (
-    SELECT f.conname::text FROM pg_catalog.pg_constraint f
-    WHERE f.conrelid = p.indrelid AND f.conindid = p.less AND f.contype = 'u') AS constraint_name,
-  EXISTS (
-    SELECT FROM pg_catalog.pg_constraint f
-    WHERE f.conrelid = p.indrelid AND f.conindid = p.more AND f.contype IN ('p', 'u')) AS more_is_constraint,
-  CASE WHEN p.relkind = 'I' THEN COALESCE((SELECT z.scans FROM sizes z WHERE z.oid = p.less), 0)
-    ELSE pg_catalog.pg_stat_get_numscans(p.less) END AS scans, p.pages
-FROM largest p
-JOIN pg_catalog.pg_namespace ns ON ns.oid = p.relnamespace
-JOIN pg_catalog.pg_class t ON t.oid = p.indrelid
-JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-CROSS JOIN LATERAL (
-  SELECT pg_catalog.string_agg(COALESCE(a.attname::text, '(expression)'), ', ' ORDER BY o.place) AS columns
-  FROM pg_catalog.unnest(p.attnums) WITH ORDINALITY AS o (attnum, place)
-  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = o.attnum AND o.attnum <> 0
-) k
-ORDER BY p.pages DESC, p.less, p.more;
-
--- name: redundant
--- until: 150000
-WITH sizes AS MATERIALIZED (
-  SELECT pg_catalog.pg_partition_root(c.oid)::oid AS oid, pg_catalog.sum(c.relpages)::int8 AS pages,
-    pg_catalog.sum(pg_catalog.pg_stat_get_numscans(c.oid))::int8 AS scans
-  FROM pg_catalog.pg_class c
-  WHERE c.relkind = 'i' AND c.relispartition
-  GROUP BY 1
-), pair AS MATERIALIZED (
-  SELECT l.indexrelid AS less, m.indexrelid AS more, l.indrelid, l.indkey::int2[] AS attnums,
-    l.indpred IS NOT NULL AS is_partial, l.indnkeyatts = m.indnkeyatts AS is_duplicate,
-    l.indisunique AS is_unique, m.indisunique AS more_is_unique, m.indnatts::int4 AS more_columns
-  FROM pg_catalog.pg_index l
-  JOIN pg_catalog.pg_index m
-    ON m.indrelid = l.indrelid AND m.indkey[0] = l.indkey[0] AND m.indclass[0] = l.indclass[0]
-    AND m.indexrelid <> l.indexrelid AND m.indnkeyatts >= l.indnkeyatts
-  WHERE l.indexrelid >= 16384 AND l.indisvalid AND l.indislive AND m.indisvalid AND m.indislive
-    AND NOT l.indisprimary AND NOT l.indisexclusion AND NOT l.indisreplident AND NOT m.indisexclusion
-    AND (l.indkey::int2[])[0:l.indnkeyatts - 1] = (m.indkey::int2[])[0:l.indnkeyatts - 1]
-    AND (l.indclass::oid[])[0:l.indnkeyatts - 1] = (m.indclass::oid[])[0:l.indnkeyatts - 1]
-    AND (l.indcollation::oid[])[0:l.indnkeyatts - 1] = (m.indcollation::oid[])[0:l.indnkeyatts - 1]
-    AND (l.indoption::int2[])[0:l.indnkeyatts - 1] = (m.indoption::int2[])[0:l.indnkeyatts - 1]
-    AND (l.indkey::int2[])[l.indnkeyatts:] <@ (m.indkey::int2[])
-    AND (l.indpred IS NULL) = (m.indpred IS NULL)
-    AND (l.indpred IS NULL OR pg_catalog.regexp_replace(l.indpred::text, ':location -?\d+', '', 'g')
-      = pg_catalog.regexp_replace(m.indpred::text, ':location -?\d+', '', 'g'))
-    AND (l.indexprs IS NULL OR pg_catalog.regexp_replace(l.indexprs::text, ':location -?\d+', '', 'g')
-      = pg_catalog.regexp_replace(m.indexprs::text, ':location -?\d+', '', 'g'))
-    AND (NOT l.indisunique OR m.indisunique AND l.indnkeyatts = m.indnkeyatts AND m.indimmediate)
+      AND l.indnullsnotdistinct = m.indnullsnotdistinct -- since: 150000
+    )
     AND l.indexrelid NOT IN (SELECT f.conindid FROM pg_catalog.pg_constraint f WHERE f.contype = 'f')
     AND l.indrelid NOT IN (
       SELECT e.objid FROM pg_catalog.pg_depend e

@@ -3,38 +3,20 @@
 -- pg_catalog are those of monitors, ours among them.
 
 -- name: statements
--- since: 11100
-SELECT s.queryid::text AS query_id, pg_catalog.max(pg_catalog.left(s.query, 1000)) AS query,
-  pg_catalog.string_agg(DISTINCT r.rolname::text, ', ') AS roles,
-  pg_catalog.sum(s.calls)::int8 AS calls, pg_catalog.sum(s.total_exec_time)::float8 AS total_ms,
-  pg_catalog.sum(s.shared_blks_read)::int8 AS read_blocks, pg_catalog.sum(s.temp_blks_written)::int8 AS temp_blocks,
-  pg_catalog.sum(s.wal_bytes)::float8 AS wal_bytes,
-  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(s.stats_since))::float8 AS counted_s,
-  (pg_catalog.sum(pg_catalog.sum(s.total_exec_time)) OVER ())::float8 AS all_ms,
-  (pg_catalog.sum(pg_catalog.sum(s.shared_blks_read)) OVER ())::int8 AS all_read_blocks,
-  (pg_catalog.sum(pg_catalog.sum(s.temp_blks_written)) OVER ())::int8 AS all_temp_blocks,
-  (pg_catalog.sum(pg_catalog.sum(s.wal_bytes)) OVER ())::float8 AS all_wal_bytes
-FROM pg_stat_statements s
-LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.userid
-WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-  AND s.toplevel AND s.query NOT LIKE '%pg_catalog.%'
-GROUP BY s.queryid;
-
--- name: statements
 -- since: 10900
--- until: 11100
 SELECT s.queryid::text AS query_id, pg_catalog.max(pg_catalog.left(s.query, 1000)) AS query,
   pg_catalog.string_agg(DISTINCT r.rolname::text, ', ') AS roles,
   pg_catalog.sum(s.calls)::int8 AS calls, pg_catalog.sum(s.total_exec_time)::float8 AS total_ms,
   pg_catalog.sum(s.shared_blks_read)::int8 AS read_blocks, pg_catalog.sum(s.temp_blks_written)::int8 AS temp_blocks,
   pg_catalog.sum(s.wal_bytes)::float8 AS wal_bytes,
-  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(i.stats_reset))::float8 AS counted_s,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(s.stats_since))::float8 AS counted_s, -- since: 11100
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(i.stats_reset))::float8 AS counted_s, -- until: 11100
   (pg_catalog.sum(pg_catalog.sum(s.total_exec_time)) OVER ())::float8 AS all_ms,
   (pg_catalog.sum(pg_catalog.sum(s.shared_blks_read)) OVER ())::int8 AS all_read_blocks,
   (pg_catalog.sum(pg_catalog.sum(s.temp_blks_written)) OVER ())::int8 AS all_temp_blocks,
   (pg_catalog.sum(pg_catalog.sum(s.wal_bytes)) OVER ())::float8 AS all_wal_bytes
 FROM pg_stat_statements s
-CROSS JOIN pg_stat_statements_info i
+CROSS JOIN pg_stat_statements_info i -- until: 11100
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.userid
 WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
   AND s.toplevel AND s.query NOT LIKE '%pg_catalog.%'
