@@ -159,6 +159,8 @@ def test_a_file_of_statements_is_split_and_counted() -> None:
         ("-- calls: many\nSELECT * FROM orders;", "no number"),
         ("-- calls: -5\nSELECT * FROM orders;", "no number"),
         ("-- mean_ms: nan\nSELECT * FROM orders;", "no number"),
+        ("SELECT 1;\nSELECT 'orders", "the file of statements:2: the string does not end"),
+        ("\\d orders", "is a command of psql"),
     ],
 )
 def test_a_file_that_says_nothing_is_refused(text: str, error: str) -> None:

@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from pgscale.core.model import QName
 from pgscale.partition.model import By, Verdict
-from pgscale.partition.parsing import (
+from pgscale.sql.parsing import (
     SCOPES,
     Parsed,
     Reading,
@@ -23,13 +23,13 @@ from pgscale.partition.parsing import (
     args,
     bare,
     column_name,
-    conjuncts,
+    conditions,
     folded,
+    is_constant,
     joins,
     parse_text,
 )
 
-_VOLATILE = frozenset({"random", "clock_timestamp", "timeofday", "nextval", "setval", "gen_random_uuid", "uuidv7"})
 _WORST_FIRST: tuple[Verdict, ...] = ("not understood", "unpruned", "depends", "pruned")
 _EQUALITY, _RANGE, _JOIN = "equality", "range", "join"
 
@@ -86,10 +86,10 @@ class _Judge(Reading):
         if scope is None:
             return "not understood"
         alias = self.alias_of(table)
-        conditions = list(self._conditions(scope, table))
-        fixed = self._fixed(conditions)
+        held_there = list(conditions(scope, table))
+        fixed = self._fixed(held_there)
         held: dict[str, str] = {}
-        for condition in conditions:
+        for condition in held_there:
             held = _both(held, self._held(condition, alias, fixed))
         for column in self._joined_using(scope):
             held.setdefault(column, _JOIN)
@@ -98,29 +98,6 @@ class _Judge(Reading):
             # A condition outside a derived table or CTE can be pushed into it.
             return "depends" if self._is_filtered_outside(scope) else "unpruned"
         return "depends" if _JOIN in strengths else "pruned"
-
-    def _conditions(self, scope: exp.Expr, table: exp.Table) -> Iterator[exp.Expr]:
-        """Yield what must hold for every row of the table that the scope reads."""
-        where = scope.args.get("where")
-        if where is not None:
-            yield from conjuncts(where.this)
-        if isinstance(scope, exp.Merge):
-            yield from conjuncts(scope.args["on"])
-        sources = [arg(scope, "from"), scope.args.get("this")]
-        sources += list(scope.args.get("using") or []) if isinstance(scope.args.get("using"), list) else []
-        joined = joins(scope)
-        for source in sources:
-            if isinstance(source, exp.Expr):
-                joined += [j for j in source.find_all(exp.Join) if j.find_ancestor(*SCOPES) is scope]
-        seen: set[int] = set()
-        for join in joined:
-            on, side = join.args.get("on"), (join.side or "").upper()
-            if on is None or id(join) in seen:
-                continue
-            seen.add(id(join))
-            is_joined = join.this is table or table in list(join.this.find_all(exp.Table))
-            if side == "" or (side == "LEFT" and is_joined) or (side == "RIGHT" and not is_joined):
-                yield from conjuncts(on)
 
     def _fixed(self, conditions: list[exp.Expr]) -> set[tuple[str, str]]:
         """Return the columns, as (alias, name), that some chain of equalities ties to a constant."""
@@ -132,9 +109,9 @@ class _Judge(Reading):
             left, right = column_name(condition.this), column_name(condition.expression)
             if left and right:
                 pairs.append((left, right))
-            elif left and self._is_constant(condition.expression):
+            elif left and is_constant(condition.expression):
                 fixed.add(left)
-            elif right and self._is_constant(condition.this):
+            elif right and is_constant(condition.this):
                 fixed.add(right)
         grown = True
         while grown:
@@ -167,7 +144,7 @@ class _Judge(Reading):
             return self._within(self._compare(node.this, node.expression, _RANGE, alias, fixed))
         if isinstance(node, exp.Between):
             bounds = (node.args["low"], node.args["high"])
-            named = self._own_key(node.this, alias) if any(map(self._is_constant, bounds)) else ()
+            named = self._own_key(node.this, alias) if any(map(is_constant, bounds)) else ()
             return self._within(dict.fromkeys(named, _RANGE))
         if isinstance(node, exp.In):
             return self._in(node, alias)
@@ -186,7 +163,7 @@ class _Judge(Reading):
 
     def _in(self, node: exp.In, alias: str) -> dict[str, str]:
         by_subquery = node.args.get("query") is not None
-        if not by_subquery and not all(self._is_constant(e) for e in node.expressions):
+        if not by_subquery and not all(is_constant(e) for e in node.expressions):
             return {}
         members = node.this.expressions if isinstance(node.this, exp.Tuple) else [node.this]
         strength = _JOIN if by_subquery else _EQUALITY
@@ -198,7 +175,7 @@ class _Judge(Reading):
         held: dict[str, str] = {}
         for side, other in ((left, right), (right, left)):
             for column in self._own_key(side, alias):
-                if self._is_constant(other):
+                if is_constant(other):
                     held[column] = strength
                 elif strength == _EQUALITY and self._is_of_others(other, alias):
                     named = column_name(other)
@@ -221,31 +198,6 @@ class _Judge(Reading):
             if named is None or named[0] == alias or (own and named[0] == "" and named[1] in self.target.columns):
                 return False
         return bool(columns)
-
-    def _is_constant(self, node: exp.Expr) -> bool:
-        """Tell whether the value is known when execution begins: no column, no volatile function.
-
-        A scalar subquery is run first, and partitions are pruned by what it gives.
-        """
-        if isinstance(bare(node), exp.Subquery):
-            return not any(self._is_outer(column) for column in node.find_all(exp.Column))
-        if isinstance(node, exp.Any) and node.find(exp.Select) is not None:
-            return False
-        names = {f.name.lower() for f in node.find_all(exp.Anonymous)} | {
-            f.sql_name().lower() for f in node.find_all(exp.Func) if not isinstance(f, exp.Anonymous)
-        }
-        if names & _VOLATILE or node.find(exp.Rand) is not None:
-            return False
-        # ALL is a condition on every element, by which nothing is pruned.
-        return node.find(exp.Column) is None and "all" not in names and not isinstance(node, exp.All)
-
-    def _is_outer(self, column: exp.Column) -> bool:
-        """Tell whether a column inside a subquery names a table that is not in its FROM."""
-        select = column.find_ancestor(exp.Select)
-        if select is None or not column.table:
-            return False
-        inside = {t.alias_or_name for t in select.find_all(exp.Table)}
-        return column.table not in inside
 
     def _is_filtered_outside(self, scope: exp.Expr) -> bool:
         """Tell whether a scope around this one has a condition on a column with the key's name."""

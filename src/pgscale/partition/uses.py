@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from sqlglot import exp
 
 from pgscale.core.model import QName
-from pgscale.partition.parsing import SCOPES, Parsed, Reading, args, bare, column_name, conjuncts, folded
 from pgscale.partition.workload import CountedStatement, Use
+from pgscale.sql.parsing import SCOPES, Parsed, Reading, args, bare, column_name, conjuncts, folded
 
 
 def find_use(table: QName, columns: frozenset[str], statement: CountedStatement, parsed: Parsed) -> Use | None:

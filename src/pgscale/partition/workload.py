@@ -88,7 +88,8 @@ def look_at(
         ParserMissingError: sqlglot is not installed.
     """
     try:
-        from pgscale.partition import parsing, pruning, uses  # noqa: PLC0415 because only this needs sqlglot
+        from pgscale.partition import pruning, uses  # noqa: PLC0415 because only this needs sqlglot
+        from pgscale.sql import parsing  # noqa: PLC0415 as above
     except ImportError:
         raise ParserMissingError from None
     judged: list[list[JudgedStatement]] = [[] for _ in keys]

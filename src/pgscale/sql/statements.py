@@ -97,6 +97,17 @@ class Statement:
         """Its tokens but for comments; they are read again, for those of all statements of a dump are many."""
         return tuple(self._tokens())
 
+    @property
+    def uncommented(self) -> str:
+        """Its text, with a space for each comment."""
+        parts: list[str] = []
+        at = self.first
+        for token in _tokens(self.text, self.file, skip_meta=True, offset=self.first, line=self.line):
+            if token.kind == "comment":
+                parts += [self.whole[at - self.start : token.start - self.start], " "]
+                at = token.end
+        return "".join([*parts, self.whole[at - self.start :]]).strip()
+
     def starts(self, *words: str) -> bool:
         return tuple(token.text.upper() for token in islice(self._tokens(), len(words))) == words
 

@@ -11,18 +11,16 @@ takes one millisecond. Values are constants or `$1`, as in pg_stat_statements.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgscale.core.model import QName
 from pgscale.errors import UsageError
 from pgscale.partition.workload import CountedStatement
+from pgscale.sql.statements import scan, split
 
-_TOKEN = re.compile(
-    r"""(?P<line>--[^\n]*) | (?P<block>/\*) | (?P<end>;)
-    | (?P<text>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*")
-    | (?P<tag>(?<![\w$])\$(?:[A-Za-z_]\w*)?\$)""",
-    re.VERBOSE | re.DOTALL,
-)
+# As errors name it.
+FILE = "the file of statements"
 _NUMBER = re.compile(r"--\s*(calls|mean_ms)\s*:\s*(\S*)\s*$", re.IGNORECASE)
 
 
@@ -42,7 +40,7 @@ def parse_statements(source: str, table: QName) -> StatementFile:
     """Return the file's statements that mention the table, with its calls and times.
 
     Raises:
-        UsageError: a number that is none, or no statement at all.
+        UsageError: a number that is none, a quote that does not end, a command of psql, or no statement at all.
     """
     found: list[CountedStatement] = []
     is_timed = False
@@ -67,43 +65,18 @@ def mentions(text: str, name: str) -> bool:
     return re.search(rf"(^|[^\w$]){word}($|[^\w$])", text.lower()) is not None
 
 
-def _split(source: str) -> list[tuple[str, dict[str, float]]]:
-    """Return each statement without its comments, and the numbers that stood before it."""
-    statements: list[tuple[str, dict[str, float]]] = []
-    parts: list[str] = []
-    numbers: dict[str, float] = {}
-    place = 0
-
-    def close() -> None:
-        text = "".join(parts).strip()
-        if text:
-            statements.append((text, dict(numbers)))
-            numbers.clear()
-        parts.clear()
-
-    while (token := _TOKEN.search(source, place)) is not None:
-        parts.append(source[place : token.start()])
-        place = token.end()
-        match token.lastgroup:
-            case "line":
-                named = _NUMBER.match(token[0])
-                if named is not None and not "".join(parts).strip():
-                    numbers[named[1].lower()] = _number(named[1], named[2])
-                parts.append(" ")
-            case "block":
-                place = _end_of_block(source, place)
-                parts.append(" ")
-            case "tag":
-                end = source.find(token[0], place)
-                place = len(source) if end < 0 else end + len(token[0])
-                parts.append(source[token.start() : place])
-            case "end":
-                close()
-            case _:
-                parts.append(token[0])
-    parts.append(source[place:])
-    close()
-    return statements
+def _split(source: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each statement without its comments, and the numbers that stood before it."""
+    end = 0
+    for statement in split(source, FILE):
+        numbers: dict[str, float] = {}
+        # What stands behind the semicolon before it is said of this one.
+        for token in scan(source[end : statement.first], FILE):
+            named = _NUMBER.match(token.text)
+            if named is not None:
+                numbers[named[1].lower()] = _number(named[1], named[2])
+        end = statement.end
+        yield statement.uncommented, numbers
 
 
 def _number(name: str, text: str) -> float:
@@ -114,12 +87,3 @@ def _number(name: str, text: str) -> float:
     if not 0 <= value < 1e15:
         raise UsageError(f"`-- {name}: {text}` in the file of statements is no number.", hint="Write `-- calls: 1200`.")
     return value
-
-
-def _end_of_block(source: str, place: int) -> int:
-    """Return where a block comment ends; they nest."""
-    depth = 1
-    while depth and (found := re.compile(r"/\*|\*/").search(source, place)) is not None:
-        depth += 1 if found[0] == "/*" else -1
-        place = found.end()
-    return place if not depth else len(source)

@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from pgscale.core.model import QName
 
+_VOLATILE = frozenset({"random", "clock_timestamp", "timeofday", "nextval", "setval", "gen_random_uuid", "uuidv7"})
 LONGEST_TEXT = 50_000
 SCOPES = (exp.Select, exp.Update, exp.Delete, exp.Merge)
 
@@ -102,21 +103,11 @@ class Reading:
         schema = table.args.get("db")
         if not isinstance(table.this, exp.Identifier) or folded(table.this) != self.table.name:
             return False
-        return folded(schema) == self.table.schema if schema is not None else not self._is_cte(table)
+        return folded(schema) == self.table.schema if schema is not None else not is_cte(table)
 
     def alias_of(self, table: exp.Table) -> str:
         """Return the name by which the scope's columns are qualified."""
         return folded(table.args["alias"].this) if table.args.get("alias") else self.table.name
-
-    def _is_cte(self, table: exp.Table) -> bool:
-        ancestor = table.parent
-        while ancestor is not None:
-            with_ = arg(ancestor, "with")
-            ctes = with_.expressions if with_ is not None else ()
-            if any(folded(cte.args["alias"].this) == folded(table.this) for cte in ctes):
-                return True
-            ancestor = ancestor.parent
-        return False
 
     def _is_insert_target(self, table: exp.Table) -> bool:
         return isinstance(table.find_ancestor(exp.Insert, *SCOPES), exp.Insert)
@@ -168,3 +159,66 @@ def conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
         yield from conjuncts(node.expression)
     else:
         yield node
+
+
+def is_constant(node: exp.Expr) -> bool:
+    """Tell whether the value is known when execution begins: no column, no volatile function.
+
+    A scalar subquery is run first, and partitions are pruned by what it gives.
+    """
+    if isinstance(bare(node), exp.Subquery):
+        return not any(_is_outer(column) for column in node.find_all(exp.Column))
+    if isinstance(node, exp.Any) and node.find(exp.Select) is not None:
+        return False
+    names = {f.name.lower() for f in node.find_all(exp.Anonymous)} | {
+        f.sql_name().lower() for f in node.find_all(exp.Func) if not isinstance(f, exp.Anonymous)
+    }
+    if names & _VOLATILE or node.find(exp.Rand) is not None:
+        return False
+    # ALL is a condition on every element, by which nothing is pruned.
+    return node.find(exp.Column) is None and "all" not in names and not isinstance(node, exp.All)
+
+
+def _is_outer(column: exp.Column) -> bool:
+    """Tell whether a column inside a subquery names a table that is not in its FROM."""
+    select = column.find_ancestor(exp.Select)
+    if select is None or not column.table:
+        return False
+    inside = {t.alias_or_name for t in select.find_all(exp.Table)}
+    return column.table not in inside
+
+
+def conditions(scope: exp.Expr, table: exp.Table) -> Iterator[exp.Expr]:
+    """Yield what must hold for every row of the table that the scope reads."""
+    where = scope.args.get("where")
+    if where is not None:
+        yield from conjuncts(where.this)
+    if isinstance(scope, exp.Merge):
+        yield from conjuncts(scope.args["on"])
+    sources = [arg(scope, "from"), scope.args.get("this")]
+    sources += list(scope.args.get("using") or []) if isinstance(scope.args.get("using"), list) else []
+    joined = joins(scope)
+    for source in sources:
+        if isinstance(source, exp.Expr):
+            joined += [j for j in source.find_all(exp.Join) if j.find_ancestor(*SCOPES) is scope]
+    seen: set[int] = set()
+    for join in joined:
+        on, side = join.args.get("on"), (join.side or "").upper()
+        if on is None or id(join) in seen:
+            continue
+        seen.add(id(join))
+        is_joined = join.this is table or table in list(join.this.find_all(exp.Table))
+        if side == "" or (side == "LEFT" and is_joined) or (side == "RIGHT" and not is_joined):
+            yield from conjuncts(on)
+
+
+def is_cte(table: exp.Table) -> bool:
+    """Tell whether a name is that of a common table expression."""
+    ancestor = table.parent
+    while ancestor is not None:
+        with_ = arg(ancestor, "with")
+        ctes = with_.expressions if with_ is not None else ()
+        if any(folded(cte.args["alias"].this) == folded(table.this) for cte in ctes):
+            return True
+        ancestor = ancestor.parent
+    return False
