@@ -102,6 +102,11 @@ def _need(version: int) -> None:
         _leave_out(str(error))
 
 
+def _need_extension(version: int, name: str) -> None:
+    if not servers.has_extension(version, name):
+        _leave_out(f"PostgreSQL {version} has no {name} here; `make servers` says why")
+
+
 def _leave_out(reason: str) -> NoReturn:
     """Skip; in CI fail, so that CI never passes on fewer servers than it says."""
     if in_ci():
@@ -152,10 +157,16 @@ def quiet_database(quiet_server: Server, database_factory: Callable[..., Databas
 @pytest.fixture
 def partman_database(database: Database, pg_version: int) -> Database:
     """A database with pg_partman in schema `partman`, which its owner may read and switch; mark `versions(15)`."""
-    if not servers.has_partman(pg_version):
-        _leave_out(f"PostgreSQL {pg_version} has no pg_partman here; `make servers` says why")
+    _need_extension(pg_version, "pg_partman")
     servers.install_partman(database)
     return database
+
+
+@pytest.fixture
+def hypopg(pg_version: int) -> str:
+    """The name of an extension that the server has; mark `versions(15)`."""
+    _need_extension(pg_version, "hypopg")
+    return "hypopg"
 
 
 @pytest.fixture

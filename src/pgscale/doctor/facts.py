@@ -359,13 +359,22 @@ class Facts:
             try:
                 return read(self._session)
             except psycopg.Error as error:
-                raise self._not_readable(error) from error
+                raise self.not_readable(error) from error
 
         return self._once(f"sample {name}", reading)
 
     def keep_samples(self) -> str:
         """Keep the counters that were read; return why that was not possible, else nothing."""
         return self._samples.keep(self._readings)
+
+    def keep(self, name: str, read: Callable[[], Kept]) -> Kept:
+        """Return what is made of facts, made once for all checks that ask; raises as `read` does."""
+        return self._once(name, read)
+
+    @property
+    def session(self) -> Session:
+        """The read-only session, for what no section says: how the planner would plan."""
+        return self._session
 
     def _once(self, name: str, read: Callable[[], Kept]) -> Kept:
         if name not in self._kept:
@@ -419,7 +428,7 @@ class Facts:
                 if extension is not None and not self._session.closed:
                     self._search("pg_catalog")
         except psycopg.Error as error:
-            raise self._not_readable(error) from error
+            raise self.not_readable(error) from error
 
     def _text(self, what: Section[Any] | Counters, extension: Extension | None) -> bytes:
         if extension is None:
@@ -448,7 +457,7 @@ class Facts:
             )
         return extension
 
-    def _not_readable(self, error: psycopg.Error) -> NotReadableError:
+    def not_readable(self, error: psycopg.Error) -> NotReadableError:
         """Say why a query failed.
 
         Raises:

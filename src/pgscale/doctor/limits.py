@@ -204,6 +204,12 @@ class IndexesLimits(AreaLimits):
         least_brin_table_bytes: likewise, for BRIN.
         brin_correlation: of a column's values with the order of the rows, at least; 0 to 1.
         brin_changed_share: rows updated and deleted, of those the table has, at most.
+        least_missing_table_bytes: a smaller table is read as a whole as fast as by an index.
+        missing_times: pages a statement reads now, of those it would read by an index, at least.
+        least_saved_share, warning_saved_share: time of statements that an index saves, of the time that passed.
+        least_partial_saved_bytes: of an index, without what it need not hold.
+        partial_null_share: of NULLs in a column whose index may do without them; 0 to 1.
+        covering_bytes: that INCLUDE may add to an entry.
     """
 
     unused_s: float = 3_024_000.0
@@ -213,6 +219,13 @@ class IndexesLimits(AreaLimits):
     least_brin_table_bytes: int = 1 << 30
     brin_correlation: float = 0.99
     brin_changed_share: float = 0.01
+    least_missing_table_bytes: int = 10 << 20
+    missing_times: float = 10.0
+    least_saved_share: float = 0.002
+    warning_saved_share: float = 0.05
+    least_partial_saved_bytes: int = 64 << 20
+    partial_null_share: float = 0.5
+    covering_bytes: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

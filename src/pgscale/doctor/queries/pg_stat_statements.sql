@@ -33,3 +33,21 @@ WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_
 GROUP BY s.queryid
 ORDER BY pg_catalog.sum(s.total_exec_time) DESC
 LIMIT 100;
+
+-- name: workload
+-- since: 10900
+-- Those that took the most time, whole: what they read by which conditions is found out from their text. Utility
+-- commands and what is longer than anybody wrote by hand are left out.
+SELECT s.queryid::text AS query_id, pg_catalog.max(s.query) AS query, pg_catalog.sum(s.calls)::int8 AS calls,
+  pg_catalog.sum(s.total_exec_time)::float8 AS total_ms, pg_catalog.sum(s.rows)::int8 AS rows,
+  pg_catalog.sum(s.shared_blks_hit + s.shared_blks_read)::int8 AS blocks,
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(s.stats_since))::float8 AS counted_s -- since: 11100
+  EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(i.stats_reset))::float8 AS counted_s -- until: 11100
+FROM pg_stat_statements s
+CROSS JOIN pg_stat_statements_info i -- until: 11100
+WHERE s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+  AND s.calls > 0 AND pg_catalog.length(s.query) <= 20000
+  AND s.query NOT LIKE '%pg_catalog.%' AND s.query ~* '(^|\W)(select|update|delete)\W'
+GROUP BY s.queryid
+ORDER BY pg_catalog.sum(s.total_exec_time) DESC
+LIMIT 300;

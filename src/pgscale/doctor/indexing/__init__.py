@@ -1,0 +1,1 @@
+"""Which indexes the statements of pg_stat_statements want."""
