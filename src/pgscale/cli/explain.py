@@ -54,11 +54,9 @@ def explain(
 
     QUERY is its text, a file, - for standard input, or the ID of a statement as `pgscale doctor --only queries` has it.
     A query with $1 and no --param gets the generic plan. Nothing is executed without --analyze. With it the query runs
-    in a read-only transaction: what writes is refused, unless --write lets it. That is rolled back, always; not
-    undone are
-    values taken from sequences, what functions do outside of the transaction, dead rows and WAL; its locks are held
-    until
-    then.
+    in a read-only transaction: what writes is refused, unless --write lets it. That is rolled back, always; its locks
+    are held until then. Not undone are values taken from sequences, what functions do outside of the transaction, dead
+    rows and WAL.
 
     \b
     Examples:

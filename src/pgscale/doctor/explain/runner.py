@@ -75,8 +75,7 @@ def explain(session: Session, query: Query, wish: Wish) -> Explained:
             if is_generic:
                 document = _explain_generic(session, query)
             else:
-                # Without executing first: it fills the caches of this new session, which planning would be charged
-                # with.
+                # Without executing first: it fills the caches of this new session; planning would be charged with it.
                 document = _ask(session, ddl.explain(_options(session, analyze=False), query.text), wish.params)
             if wish.analyze:
                 options = _options(session, analyze=True)
@@ -102,11 +101,9 @@ def _refuse_early(query: Query, wish: Wish) -> None:
         raise RefusedError(
             "The statement writes.",
             consequence="It was not executed.",
-            hint="--analyze --write executes it and rolls it back: it takes its locks and fires its triggers until"
-            " then,"
-            " and what no rollback undoes (sequences, calls to the outside, bloat, WAL) stays. Without --analyze"
-            " its plan"
-            " is shown as expected.",
+            hint="--analyze --write executes it and rolls it back: until then it holds its locks, its triggers fire,"
+            " and what no rollback undoes (sequences, calls to the outside, bloat, WAL) stays. Without --analyze its"
+            " plan is shown as expected.",
         )
 
 
@@ -116,8 +113,7 @@ def _transaction(session: Session, wish: Wish) -> Generator[None]:
         if wish.analyze and wish.write:
             session.execute("SET TRANSACTION READ WRITE")
         # Back to what the login, the database and the DSN set: the search_path and the planner's settings are the
-        # query's.
-        # It ends with the transaction, as whatever is SET in one that is rolled back.
+        # query's. It ends with the transaction, as whatever is SET in one that is rolled back.
         session.execute("RESET ALL")
         for name, value in (
             ("statement_timeout", f"{max(1, round(wish.timeout_s * 1000))}ms"),
@@ -163,8 +159,8 @@ def _explain_generic(session: Session, query: Query) -> Json:
     session.execute(ddl.prepare(query.text))
     try:
         row = session.execute(
-            "SELECT pg_catalog.cardinality(p.parameter_types) FROM pg_catalog.pg_prepared_statements p WHERE p.name"
-            " = %s",
+            "SELECT pg_catalog.cardinality(p.parameter_types) FROM pg_catalog.pg_prepared_statements p"
+            " WHERE p.name = %s",
             (ddl.PREPARED,),
         ).fetchone()
         assert row is not None
