@@ -101,7 +101,7 @@ def _plan(dsn: str | None, limits: Limits, options: Options) -> tuple[Maintenanc
             raise PermissionDeniedError(f"Nothing can be planned: {error.because}.", hint=error.hint) from error
         leftovers = read_leftovers(session)
         targets = read_targets(session, {each.oid for each in (*wants, *leftovers)})
-    history = History(options.state, facts.database_key, keeps=options.keeps_state)
+        history = History(options.state, facts.database_key, keeps=options.keeps_state)
     given = Circumstances(
         version=facts.server.version,
         block_bytes=facts.server.block_bytes,
