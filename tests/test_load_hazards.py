@@ -27,6 +27,7 @@ from pgscale.write.failures import WriteFailedError
 from pgscale.write.loading import LoadedRowError, LoadOptions, LoadResult
 from pgscale.write.loading.model import Reject
 from pgscale.write.loading.rejects import RejectsFile
+from pgscale.write.loading.threads import Reading
 
 pa = pytest.importorskip("pyarrow")
 
@@ -269,3 +270,19 @@ def test_files_that_cannot_be_unpacked_and_codecs_that_are_none(database, conn, 
     for name in ("base64", "rot13", "hex"):
         with pytest.raises(UsageError, match="no encoding"):
             loading.load(database.dsn, "t", str(path), LoadOptions(encoding=name))
+
+
+def test_a_source_is_closed_once_by_whoever_is_last() -> None:
+    closed: list[str] = []
+    reading = Reading(lambda: closed.append("at once"))
+    with reading.under_way():
+        pass
+    reading.end()
+    assert closed == ["at once"]
+
+    closed.clear()
+    reading = Reading(lambda: closed.append("by the reader"))
+    with reading.under_way():
+        reading.end()
+        assert closed == [], "it may wait for a pipe: to close it would be to wait with it"
+    assert closed == ["by the reader"]

@@ -34,7 +34,7 @@ from pgscale.write.loading.opening import STDIN, Input, open_input
 from pgscale.write.loading.reading import Source, open_source
 from pgscale.write.loading.rejects import RejectsFile
 from pgscale.write.loading.targets import check_table, choose_columns, is_order_free, make_target, warnings_of
-from pgscale.write.loading.threads import Room, Shared, cancel, guarded, sleep, take, wait_for, wait_for_room
+from pgscale.write.loading.threads import Reading, Room, Shared, cancel, guarded, sleep, take, wait_for, wait_for_room
 from pgscale.write.loading.writing import Target
 from pgscale.write.model import Destination
 from pgscale.write.sources import Rows
@@ -86,7 +86,7 @@ def load(
     except RunFailedError as error:
         # It does not get as far as its first line.
         raise RefusedError(error.fact, consequence="Nothing was written.") from error
-    reading = threading.Lock()
+    reading = Reading(source.close)
     try:
         with _open(conninfo, CONTROL) as control:
             return _Loading(conninfo, table, given, source, wanted, control, watch, reading).run()
@@ -95,9 +95,7 @@ def load(
         made.consequence = made.consequence or "Nothing was written."
         raise made from error
     finally:
-        # A thread that waits for a pipe may be in it still; to close what it reads would be to wait with it.
-        if reading.acquire(blocking=False):
-            source.close()
+        reading.end()
 
 
 def _check(options: LoadOptions) -> None:
@@ -129,7 +127,7 @@ class _Loading:
         options: LoadOptions,
         control: Session,
         watch: Watch,
-        reading: threading.Lock,
+        reading: Reading,
     ) -> None:
         self._reading = reading
         self._conninfo, self._given, self._source, self._options = conninfo, given, source, options
@@ -357,7 +355,7 @@ class _Loading:
     def _read(self, shared: Shared, done: Sequence[Done]) -> None:
         parts: Iterator[Part] = self._source.parts(done, self._part_bytes())
         try:
-            with self._reading:
+            with self._reading.under_way():
                 while wait_for_room(shared) and (part := next(parts, None)) is not None:
                     shared.parts.put(part)
         finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -106,3 +107,37 @@ def cancel(shared: Shared) -> None:
         except psycopg.Error:
             # The connection is gone already, and with it the statement.
             continue
+
+
+class Reading:
+    """Closes the source when the load ends, or, where a thread is reading then, when that thread does.
+
+    That thread may wait for a pipe: to close what it reads would be to wait with it.
+    """
+
+    def __init__(self, close: Callable[[], object]) -> None:
+        self._close = close
+        self._lock = threading.Lock()
+        self._is_under_way = self._is_over = False
+
+    @contextmanager
+    def under_way(self) -> Generator[None]:
+        """Read within this block."""
+        with self._lock:
+            self._is_under_way = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_under_way = False
+                closes = self._is_over
+            if closes:
+                self._close()
+
+    def end(self) -> None:
+        """Nobody wants to read on."""
+        with self._lock:
+            self._is_over = True
+            closes = not self._is_under_way
+        if closes:
+            self._close()
