@@ -48,7 +48,7 @@ PACES: dict[Pace, PaceLimits] = {
         chunk_s=0.001, first_duty=0.08, least_duty=0.05, most_duty=0.12, workers=1, listen_s=2.0, slower_by=1.2
     ),
     "normal": PaceLimits(
-        chunk_s=0.001, first_duty=0.15, least_duty=0.10, most_duty=0.30, workers=1, listen_s=2.0, slower_by=1.3
+        chunk_s=0.001, first_duty=0.15, least_duty=0.10, most_duty=0.25, workers=1, listen_s=2.0, slower_by=1.3
     ),
     "fast": PaceLimits(
         chunk_s=0.250, first_duty=1.0, least_duty=1.0, most_duty=1.0, workers=2, listen_s=0.0, slower_by=1e9
