@@ -116,6 +116,10 @@ def test_scans_that_an_index_would_save(database: Database) -> None:
     assert explain("SELECT * FROM orders WHERE id = $1", "--param", "42")["plan"]["label"].startswith(
         "Index Scan using orders_pkey"
     )
+    assert explain.finding("seq_scan", query)["evidence"]["table_size"].endswith("B")
+    # A table that nobody has analyzed has no size that is known.
+    psql(database.dsn, "CREATE TABLE fresh WITH (autovacuum_enabled = off) AS TABLE orders")
+    assert "table_size" not in explain.finding("seq_scan", "SELECT * FROM fresh WHERE customer = 7")["evidence"]
     finding = explain.mend("seq_scan", query)
     assert finding["remedies"][0]["text"] == 'CREATE INDEX CONCURRENTLY ON "public"."orders" ("customer");'
     assert finding["remedies"][0]["why"].startswith("Takes about 1")

@@ -46,7 +46,7 @@ def _open(opened: ExitStack, dsn: str, primary: Facts) -> Replica:
     try:
         facts = Facts(opened.enter_context(open_session(dsn, DOCTOR)))
     except (ConnectError, PermissionDeniedError, RefusedError) as error:
-        return Replica(name=name, facts=None, because=error.fact.rstrip("."))
+        return Replica(name=name, facts=None, because=error.fact.rstrip(".?"))
     except NotReadableError as error:
         return Replica(name=name, facts=None, because=error.because)
     _check(name, facts, primary)

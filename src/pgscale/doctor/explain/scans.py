@@ -242,8 +242,7 @@ def _foreign(case: Case, node: Node) -> Iterator[Finding]:
             "remote_sql": node.texts.get("Remote SQL"),
         },
         cost="The condition was not sent to the other server: of what is sent, operators, functions and collations"
-        " must be"
-        " built in, or of an extension that the server's option `extensions` names, and immutable.",
+        " must be built in, or of an extension that the server's option `extensions` names, and immutable.",
     )
 
 
@@ -262,9 +261,9 @@ def _table(case: Case, nodes: Sequence[Node]) -> str:
 
 def _pages(case: Case, nodes: Sequence[Node]) -> dict[str, Json]:
     found = {each.oid: each for node in nodes if (each := case.known.relation(node)) is not None}
-    if not found:
-        return {}
-    return {"table_size": format_bytes(sum(each.pages for each in found.values()) * case.known.block_bytes)}
+    pages = sum(each.pages for each in found.values())
+    # Of a table that nobody has vacuumed or analyzed the catalog knows no size.
+    return {"table_size": format_bytes(pages * case.known.block_bytes)} if pages > 0 else {}
 
 
 def _sentence(text: str) -> str:
