@@ -288,7 +288,7 @@ def test_every_object_has_words() -> None:
         at=at, database="shop", role="me", backends={}, relations={7: "s.t"}, objects={(1255, 5): "function f()"}
     )
     assert {
-        describe(Tag(**of), look): None  # pyright: ignore[reportArgumentType]
+        describe(Tag(**of), look): None  # pyright: ignore[reportArgumentType] because the values are of several types
         for of in (
             {"kind": "extend", "database": "shop", "relation": 7},
             {"kind": "page", "database": "shop", "relation": 7, "page": 3},

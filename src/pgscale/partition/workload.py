@@ -89,7 +89,7 @@ def look_at(
     """
     try:
         from pgscale.partition import pruning, uses  # noqa: PLC0415 because only this needs sqlglot
-        from pgscale.sql import parsing  # noqa: PLC0415 as above
+        from pgscale.sql import parsing  # noqa: PLC0415 because it loads sqlglot, too
     except ImportError:
         raise ParserMissingError from None
     judged: list[list[JudgedStatement]] = [[] for _ in keys]
